@@ -1,0 +1,140 @@
+"""The rows that a calibrator learns from, checked once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from calibration.errors import CalibrationError
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+
+@dataclass(frozen=True, eq=False)
+class CalibrationRows:
+    """Scored rows with their responses, all finite and in range.
+
+    Parameters
+    ----------
+    raw_score : float64[n]
+        The ranker's own scale.
+    response : float64[n]
+        In [0, 1]; usually 0 or 1.
+    weight : float64[n]
+        Frequency weight, > 0: a row of weight 2 counts as the row twice.
+    examination : float64[n]
+        P(examined at the row's position) / P(examined at the reference position), in (0, 1].
+    n_dropped : int
+        Rows left out because their raw score is NaN (not scorable) or their weight is 0.
+    """
+
+    raw_score: NDArray[np.float64]
+    response: NDArray[np.float64]
+    weight: NDArray[np.float64]
+    examination: NDArray[np.float64]
+    n_dropped: int = 0
+
+    @classmethod
+    def checked(
+        cls,
+        raw_score: ArrayLike,
+        response: ArrayLike,
+        weight: ArrayLike | None = None,
+        examination: ArrayLike | None = None,
+        *,
+        row_number: NDArray[np.intp] | None = None,
+    ) -> CalibrationRows:
+        """Check the rows and drop those that cannot count.
+
+        Parameters
+        ----------
+        raw_score : float[n]
+            NaN = not scorable: dropped and counted.
+        response : float[n]
+            In [0, 1].
+        weight : float[n], optional
+            Frequency weights >= 0; default 1.
+        examination : float[n], optional
+            In (0, 1]; default 1.
+        row_number : int[n], optional
+            Numbers to name rows by in errors; default 0, 1, 2, ...
+
+        Returns
+        -------
+        CalibrationRows
+
+        Raises
+        ------
+        CalibrationError
+            Unequal lengths, an infinite raw score, a value out of range, or no row left.
+
+        Examples
+        --------
+        >>> CalibrationRows.checked([0.2, float("nan")], [1, 0]).n_dropped
+        1
+        """
+        scores = _column("raw_score", raw_score, None)
+        n = scores.size
+        responses = _column("response", response, n)
+        weights = np.ones(n) if weight is None else _column("sample_weight", weight, n)
+        examined = np.ones(n) if examination is None else _column("examination", examination, n)
+        numbers = np.arange(n) if row_number is None else row_number
+
+        _refuse("raw_score", scores, np.isinf(scores), "a finite number, or NaN where not scorable", numbers)
+        _refuse("response", responses, ~((responses >= 0) & (responses <= 1)), "in [0, 1]", numbers)
+        _refuse("sample_weight", weights, ~((weights >= 0) & np.isfinite(weights)), "finite and >= 0", numbers)
+        _refuse("examination", examined, ~((examined > 0) & (examined <= 1)), "in (0, 1]", numbers)
+
+        kept = ~np.isnan(scores) & (weights > 0)
+        n_kept = int(np.count_nonzero(kept))
+        if n_kept == 0:
+            raise CalibrationError(
+                f"no row to learn from: of {n:,} rows none has both a raw score and a positive weight"
+            )
+        if n_kept == n:
+            return cls(scores, responses, weights, examined)
+        return cls(scores[kept], responses[kept], weights[kept], examined[kept], n - n_kept)
+
+    def take(self, index: NDArray[np.intp]) -> CalibrationRows:
+        """Return the rows at these positions.
+
+        Parameters
+        ----------
+        index : int[k]
+
+        Returns
+        -------
+        CalibrationRows
+        """
+        return CalibrationRows(self.raw_score[index], self.response[index], self.weight[index], self.examination[index])
+
+
+def _column(name: str, values: ArrayLike, n: int | None) -> NDArray[np.float64]:
+    try:
+        column = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise CalibrationError(f"{name} does not hold numbers: {error}") from error
+    if column.ndim != 1:
+        raise CalibrationError(f"{name} has shape {column.shape}; it must be one-dimensional")
+    if n is not None and column.size != n:
+        raise CalibrationError(f"{name} has {column.size:,} values for {n:,} raw scores; pass one a row")
+    return column
+
+
+def _refuse(
+    name: str,
+    values: NDArray[np.float64],
+    wrong: NDArray[np.bool_],
+    allowed: str,
+    numbers: NDArray[np.intp],
+) -> None:
+    if not wrong.any():
+        return
+    first = int(np.argmax(wrong))
+    raise CalibrationError(
+        f"{name} must be {allowed}; it is not in {np.count_nonzero(wrong):,} of {wrong.size:,} rows; "
+        f"first: row {numbers[first]} has {values[first]}"
+    )

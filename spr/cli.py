@@ -1,0 +1,185 @@
+"""The command line: ``spr fit | rank | evaluate | recalibrate``, and what other packages add to it.
+
+Commands of other packages are found through the entry-point group ``spr.commands``.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bars
+from rich.table import Table as Sheet
+
+from spr.errors import SPRError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import pandas as pd
+
+    from spr.config import Config
+    from spr.progress import Progress
+
+console = Console()
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, help=__doc__.splitlines()[0], pretty_exceptions_enable=False
+)
+
+Impressions = Annotated[Path, typer.Option(help="Impressions table: Parquet or CSV.")]
+Viewers = Annotated[Path, typer.Option(help="Viewers table.")]
+Entities = Annotated[Path | None, typer.Option(help="Entities table, where there is one.")]
+BundleDir = Annotated[Path, typer.Argument(help="A bundle, as written by `spr fit`.")]
+
+
+@app.command()
+def fit(
+    config: Annotated[str, typer.Argument(help="A TOML file, or the name of a shipped configuration.")],
+    impressions: Impressions,
+    viewers: Viewers,
+    out: Annotated[Path, typer.Option(help="Directory of the new bundle.")],
+    entities: Entities = None,
+) -> None:
+    """Fit a ranker on logged tables and save it as a bundle."""
+    import spr
+    from spr.history import history_table
+
+    with readable_errors(), progress_bars() as progress:
+        ranker = spr.fit(impressions, viewers, entities, config=read_config(config), progress=progress)
+        ranker.save(out)
+    print_table(history_table(ranker.history).set_index("what"), "what training chose")
+    console.print(f"saved [bold]{out}[/bold], bundle {ranker.versions['bundle']}")
+
+
+@app.command()
+def rank(
+    bundle: BundleDir,
+    requests: Annotated[Path, typer.Option(help="Requests table: impressions without policy, position, labels.")],
+    viewers: Viewers,
+    out: Annotated[Path, typer.Option(help="Where to write the pages table (.parquet or .csv).")],
+    entities: Entities = None,
+) -> None:
+    """Rank every request of a table."""
+    import spr
+
+    with readable_errors():
+        ranker = spr.load(bundle)
+        with console.status("ranking"):
+            pages = ranker.rank_table(requests, viewers, entities)
+        write_table(pages, out)
+    n_pages = pages["request_id"].nunique()
+    console.print(f"{n_pages:,} pages, {len(pages):,} placements -> [bold]{out}[/bold]")
+
+
+@app.command()
+def evaluate(
+    bundle: BundleDir,
+    impressions: Impressions,
+    viewers: Viewers,
+    entities: Entities = None,
+    train: Annotated[
+        Path | None,
+        typer.Option(help="Impressions the bundle was fitted on: adds baselines fitted on the same rows."),
+    ] = None,
+    replicates: Annotated[int, typer.Option(help="Bootstrap replicates, over viewers.")] = 500,
+) -> None:
+    """Compare a bundle with baselines on held-out impressions of the random policy."""
+    import spr
+    from spr.evaluation.comparison import compare
+
+    with readable_errors(), progress_bars() as progress:
+        ranker = spr.load(bundle)
+        comparison = compare(
+            ranker, impressions, viewers, entities, train=train, n_replicates=replicates, progress=progress
+        )
+    print_table(comparison.to_pandas(), "on held-out pages of the random policy (interval: bootstrap over viewers)")
+
+
+@app.command()
+def recalibrate(
+    bundle: BundleDir,
+    impressions: Impressions,
+    entity_type: Annotated[str, typer.Option(help="Entity type of the first-pass ranker.")],
+    ranker_version: Annotated[str, typer.Option(help="Its version.")],
+    out: Annotated[Path | None, typer.Option(help="Directory of the new bundle; default: replace this one.")] = None,
+) -> None:
+    """Fit the calibrator of one first-pass ranker version; every other part stays as it is."""
+    import pandas as pd
+
+    import spr
+    from spr import tables
+
+    with readable_errors():
+        ranker = spr.load(bundle)
+        rows = tables.read_impressions(impressions, ranker.config)
+        new = ranker.calibrators.refitted(rows, entity_type=entity_type, ranker_version=ranker_version)
+        ranker.with_calibrators(new).save(out or bundle)
+    before = ranker.calibrators.to_frame().assign(calibrators=f"before ({ranker.calibrators.version})")
+    after = new.to_frame().assign(calibrators=f"after ({new.version})")
+    both = pd.concat([before, after])
+    print_table(both[both["entity_type"] == entity_type].set_index("calibrators"), f"calibrators of {entity_type}")
+    console.print(f"saved [bold]{out or bundle}[/bold]")
+
+
+def read_config(name: str) -> Config:
+    """Read a TOML file, or a shipped configuration by its name."""
+    from spr.config import Config
+
+    return Config.read(name) if name.endswith(".toml") else Config.named(name)
+
+
+@contextmanager
+def readable_errors() -> Iterator[None]:
+    """Show an error that says what to do as one line; anything else is a defect and keeps its traceback."""
+    from calibration import CalibrationError
+
+    try:
+        yield
+    except (SPRError, CalibrationError) as error:
+        console.print(f"[red]{type(error).__name__}[/red]: {error}", highlight=False, soft_wrap=True)
+        raise typer.Exit(1) from None
+
+
+@contextmanager
+def progress_bars() -> Iterator[Progress]:
+    """Show each stage of long work as a bar."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Bars(*columns, console=console, transient=True) as bars:
+        tasks: dict[str, int] = {}
+
+        def show(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = int(bars.add_task(stage, total=total))
+            bars.update(bars.task_ids[tasks[stage]], completed=done, total=total)
+
+        yield show
+
+
+def print_table(frame: pd.DataFrame, title: str) -> None:
+    """Print a DataFrame, its index first; floats with four digits."""
+    sheet = Sheet(title=title, title_justify="left", header_style="bold")
+    sheet.add_column(str(frame.index.name or ""))
+    for column in frame.columns:
+        numeric = frame[column].dtype.kind in "if"
+        sheet.add_column(str(column), justify="right" if numeric else "left")
+    for name, *values in frame.itertuples(name=None):
+        sheet.add_row(str(name), *(f"{v:.4f}" if isinstance(v, float) else str(v) for v in values))
+    console.print(sheet)
+
+
+def write_table(frame: pd.DataFrame, path: Path) -> None:
+    """Write Parquet, or CSV where the path says so."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".csv":
+        frame.to_csv(path, index=False)
+    else:
+        frame.to_parquet(path, index=False)
+
+
+for _command in entry_points(group="spr.commands"):
+    app.command(_command.name)(_command.load())

@@ -1,0 +1,308 @@
+"""The configuration: a TOML file read into checked, frozen models; unknown keys are errors.
+
+Only ``[entity_types]`` is required. A network with other entity and edge types is another TOML file and no code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import tomllib
+from datetime import datetime, timedelta
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import pydantic
+from pydantic import BeforeValidator, ConfigDict, Field, PlainSerializer
+
+from spr.errors import ConfigError, InfeasibleGuarantee, name_unknown
+from spr.reorder import LABEL_KINDS, ImpressionGuarantee, check_guarantees
+
+Aggregation = Literal["mean", "slot_weighted_mean", "max", "noisy_or", "log_sum_exp"]
+
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+
+
+def _read_duration(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smhd])\s*", value)
+    if match is None:
+        raise ValueError(f"{value!r} is not a duration: write a number and s, m, h or d, e.g. '3d'")
+    return timedelta(**{_UNITS[match[2]]: float(match[1])})
+
+
+Duration = Annotated[
+    timedelta,
+    BeforeValidator(_read_duration),
+    PlainSerializer(lambda span: f"{span.total_seconds():g}s", return_type=str),
+]
+
+
+class _Section(pydantic.BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Labels(_Section):
+    """When a label is mature: ``at`` + both windows <= ``snapshot`` (null: as late as the log needs)."""
+
+    response_window: Duration = timedelta(days=3)
+    downstream_window: Duration = timedelta(days=7)
+    snapshot: datetime | None = None
+
+
+class EntityType(_Section):
+    """One entity type: what acting on it forms, how many slots are ranked on, and how they are summed up."""
+
+    edge_type: str = Field(min_length=1)
+    top_k: int = Field(6, ge=1, le=64)
+    aggregation: Aggregation = "noisy_or"
+
+
+class Calibration(_Section):
+    """How raw scores become expected responses; ``unknown_version`` is what ``rank`` does without a curve."""
+
+    method: Literal["auto", "loglinear", "isotonic"] = "auto"
+    folds: int = Field(10, ge=2)
+    position_examination: bool = True
+    unknown_version: Literal["error", "prior"] = "error"
+
+
+class Features(_Section):
+    """What the second pass may see beside expected responses and types.
+
+    ``viewer_in_trees`` says whether the trees see columns that are constant within a viewer. They help where such
+    columns tell something about viewers in general, and harm where they let the trees memorise viewers, which also
+    leaves less to the random effects. ``"auto"`` fits both ways and keeps what has the lower loss, averaged over
+    held-out viewers and later requests of seen viewers. Random effects may use these columns either way.
+    """
+
+    viewer_in_trees: Literal["auto", "yes", "no"] = "auto"
+    max_levels: int = Field(50, ge=2)
+
+
+class TreeSettings(_Section):
+    """The boosting budget of the fixed effect; one thread gives the same trees on every machine."""
+
+    n_rounds: int = Field(300, ge=1)
+    max_depth: int = Field(6, ge=1, le=12)
+    learning_rate: float = Field(0.1, gt=0, le=1)
+    min_child_weight: float = Field(5.0, ge=0)
+    early_stopping_rounds: int = Field(30, ge=1)
+    n_threads: int = Field(1, ge=1)
+
+
+class RandomEffectSettings(_Section):
+    """One random effect: its key column and the features that get a coefficient per key."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    key: str = "viewer_id"
+    features: tuple[str, ...] = ("entity_type", "edge_type")
+
+
+class Exploration(_Section):
+    """The random policy: this share of requests (by a salted hash of the request id) is completely shuffled."""
+
+    random_share: float = Field(0.05, ge=0, le=1)
+    salt: str = "spr-random-policy"
+
+
+class Guarantee(_Section):
+    """A floor on placements of one edge type, entity type or cohort kind."""
+
+    name: str = Field(min_length=1)
+    edge_type: str | None = None
+    entity_type: str | None = None
+    cohort_kind: str | None = None
+    minimum: int | None = Field(None, ge=1)
+    share: float | None = Field(None, gt=0, le=1)
+    within_top: int = Field(10, ge=1)
+    slack: float = Field(1.0, ge=1)
+
+    def to_guarantee(self) -> ImpressionGuarantee:
+        """Return the guarantee that the page keeps."""
+        labels = {kind: label for kind in LABEL_KINDS if (label := getattr(self, kind)) is not None}
+        if len(labels) != 1:
+            raise ConfigError(
+                f"guarantee {self.name!r} names {len(labels)} labels; name exactly one of {', '.join(LABEL_KINDS)}"
+            )
+        ((kind, label),) = labels.items()
+        return ImpressionGuarantee(
+            name=self.name,
+            label_kind=kind,
+            label=label,
+            minimum=self.minimum,
+            share=self.share,
+            within_top=self.within_top,
+            slack=self.slack,
+        )
+
+
+class Config(_Section):
+    r"""Everything a fit needs to know beside its tables.
+
+    Parameters
+    ----------
+    entity_types : mapping of str to EntityType
+        The only required section.
+    seed : int, default 7
+        Seeds the fit. The random policy has a salt of its own, so that a refit keeps the random bucket.
+    labels, calibration, features, trees, exploration : section, optional
+        See the section's class.
+    importance : mapping of str to float
+        Factor per edge type; an edge type without one has factor 1.
+    guarantees : sequence of Guarantee
+        Impression guarantees, kept on every page that is not random.
+    random_effects : sequence of RandomEffectSettings
+        Default: one, ``member``, keyed by ``viewer_id``, with a coefficient per entity type and edge type.
+
+    Examples
+    --------
+    >>> from spr import Config
+    >>> config = Config.parse('[entity_types]\npeople = { edge_type = "connection" }')
+    >>> config.entity_types["people"].top_k
+    6
+    >>> Config.parse('seeds = 3\n[entity_types]\npeople = { edge_type = "connection" }')
+    Traceback (most recent call last):
+    ...
+    spr.errors.ConfigError: config: unknown key 'seeds'; known: ... Did you mean 'seed'?
+    """
+
+    entity_types: dict[str, EntityType] = Field(min_length=1)
+    seed: int = Field(7, ge=0)
+    labels: Labels = Labels()
+    calibration: Calibration = Calibration()
+    features: Features = Features()
+    trees: TreeSettings = TreeSettings()
+    importance: dict[str, Annotated[float, Field(gt=0)]] = {}
+    guarantees: tuple[Guarantee, ...] = ()
+    random_effects: tuple[RandomEffectSettings, ...] = (RandomEffectSettings(name="member"),)
+    exploration: Exploration = Exploration()
+
+    @classmethod
+    def read(cls, path: str | Path) -> Self:
+        """Read a TOML file.
+
+        Raises
+        ------
+        ConfigError
+            When the file is missing, is not TOML, or breaks a rule; the message names the key.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise ConfigError(f"no configuration at {path}")
+        return cls.parse(path.read_text(encoding="utf-8"), source=str(path))
+
+    @classmethod
+    def named(cls, name: str) -> Self:
+        """Read a configuration that is shipped with the package, e.g. ``"network"`` or ``"lastfm"``.
+
+        Raises
+        ------
+        ConfigError
+            When no configuration of this name is shipped.
+
+        Examples
+        --------
+        >>> sorted(Config.named("network").entity_types)[:3]
+        ['company', 'event', 'group']
+        """
+        shipped = resources.files("configs")
+        known = [entry.name[:-5] for entry in shipped.iterdir() if entry.name.endswith(".toml")]
+        if name not in known:
+            raise ConfigError(name_unknown("configuration", name, known))
+        return cls.parse((shipped / f"{name}.toml").read_text(encoding="utf-8"), source=f"{name}.toml")
+
+    @classmethod
+    def parse(cls, text: str, *, source: str = "config") -> Self:
+        """Read TOML text; ``source`` names it in errors."""
+        try:
+            return cls.from_dict(tomllib.loads(text), source=source)
+        except tomllib.TOMLDecodeError as error:
+            raise ConfigError(f"{source}: not TOML: {error}") from error
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any], *, source: str = "config") -> Self:
+        """Check plain values, as read from TOML or from a bundle's manifest.
+
+        Raises
+        ------
+        ConfigError
+            When a key is unknown or missing, a value is out of range, or names contradict each other.
+        """
+        try:
+            config = cls.model_validate(content)
+        except pydantic.ValidationError as error:
+            raise ConfigError(f"{source}: {_explain(error)}") from error
+        config._check_names(source)
+        return config
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values that :meth:`from_dict` reads back."""
+        return self.model_dump(mode="json", exclude_none=True)
+
+    @property
+    def hash(self) -> str:
+        """First 12 hex digits of the SHA-256 of the canonical content; stands in the bundle and on each page."""
+        canonical = json.dumps(self.to_dict(), sort_keys=True)
+        return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+
+    @property
+    def edge_types(self) -> tuple[str, ...]:
+        """The edge types of the entity types, in order of first mention."""
+        return tuple(dict.fromkeys(kind.edge_type for kind in self.entity_types.values()))
+
+    @property
+    def top_k(self) -> int:
+        """The largest ``top_k`` of the entity types: how many slots the response features have."""
+        return max(kind.top_k for kind in self.entity_types.values())
+
+    def _check_names(self, source: str) -> None:
+        for edge_type in self.importance:
+            if edge_type not in self.edge_types:
+                raise ConfigError(name_unknown("edge type", edge_type, self.edge_types, f"{source}, [importance]"))
+        for guarantee in self.guarantees:
+            for what, label, known in (
+                ("edge type", guarantee.edge_type, self.edge_types),
+                ("entity type", guarantee.entity_type, tuple(self.entity_types)),
+            ):
+                if label is not None and label not in known:
+                    raise ConfigError(name_unknown(what, label, known, f"{source}, guarantee {guarantee.name!r}"))
+        try:
+            check_guarantees([guarantee.to_guarantee() for guarantee in self.guarantees])
+        except InfeasibleGuarantee as error:
+            raise ConfigError(f"{source}: {error}") from error
+        names = [effect.name for effect in self.random_effects]
+        taken = sorted({name for name in names if names.count(name) > 1 or name in {"fixed", "unseen"}})
+        if taken:
+            raise ConfigError(f"{source}: random effects need names of their own; taken: {', '.join(taken)}")
+
+
+def _explain(error: pydantic.ValidationError) -> str:
+    sentences = []
+    for problem in error.errors():
+        *section, key = [str(part) for part in problem["loc"]] or [""]
+        if problem["type"] == "extra_forbidden":
+            known = _known_keys(section)
+            where = f"[{'.'.join(section)}]" if section else ""
+            sentences.append(name_unknown("key", key, known, where))
+        else:
+            sentences.append(f"{'.'.join([*section, key])}: {problem['msg']}")
+    return "; ".join(sentences)
+
+
+def _known_keys(section: list[str]) -> list[str]:
+    sections: dict[str, type[_Section]] = {
+        "labels": Labels,
+        "entity_types": EntityType,
+        "calibration": Calibration,
+        "features": Features,
+        "trees": TreeSettings,
+        "random_effects": RandomEffectSettings,
+        "exploration": Exploration,
+        "guarantees": Guarantee,
+    }
+    model = sections[section[0]] if section else Config
+    return list(model.model_fields)

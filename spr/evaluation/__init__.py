@@ -1,0 +1,8 @@
+"""Whether the ranker is better than what one would do without it."""
+
+from __future__ import annotations
+
+from spr.evaluation.baselines import Baseline, fit_baselines
+from spr.evaluation.comparison import Comparison, compare
+
+__all__ = ["Baseline", "Comparison", "compare", "fit_baselines"]

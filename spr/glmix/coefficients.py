@@ -1,0 +1,202 @@
+"""The fitted coefficients of one random effect: what serving looks up, and its files."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+import pandas as pd
+
+from spr.errors import InvalidModelInput
+from spr.glmix.kernels import entity_margins
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Rows = NDArray[np.float32]
+    Keys = NDArray[np.object_] | NDArray[np.int64]
+
+INTERCEPT = "intercept"
+
+
+@dataclass(frozen=True)
+class Coefficients:
+    """One random effect's coefficients, an entity a row.
+
+    Parameters
+    ----------
+    name : str
+        The effect.
+    key : str
+        The key column.
+    features : tuple of str
+        The matrix columns, without the intercept.
+    intercept : bool
+        Whether the last column of `matrix` is an intercept.
+    keys : int64 or object (str) array of K
+        Sorted, each once.
+    matrix : float32 array of (K, d)
+        d = number of features, + 1 with an intercept.
+    variance : float32 array of (K, d), optional
+        The coefficients' posterior variances.
+
+    Raises
+    ------
+    InvalidModelInput
+        Shapes that do not fit, keys that are not sorted, coefficients that are not finite.
+
+    Examples
+    --------
+    >>> member = Coefficients(
+    ...     "member", "viewer_id", ("age",), True, np.array(["a", "b"], dtype=object),
+    ...     np.array([[0.5, 1.0], [0.0, -1.0]], dtype=np.float32),
+    ... )
+    >>> member.lookup("a").tolist()
+    [0.5, 1.0]
+    >>> member.lookup("z") is None
+    True
+    >>> member.margin(np.array([[2.0], [2.0]], dtype=np.float32), np.array(["a", "z"], dtype=object)).tolist()
+    [2.0, 0.0]
+    """
+
+    name: str
+    key: str
+    features: tuple[str, ...]
+    intercept: bool
+    keys: Keys
+    matrix: Rows
+    variance: Rows | None = field(default=None)
+
+    def __post_init__(self) -> None:
+        shape = (len(self.keys), len(self.columns))
+        where = f"coefficients of {self.name!r}"
+        if self.matrix.shape != shape or self.matrix.dtype != np.float32:
+            raise InvalidModelInput(
+                f"{where}: found {self.matrix.dtype} {self.matrix.shape}, expected float32 {shape}."
+            )
+        if not np.isfinite(self.matrix).all():
+            raise InvalidModelInput(f"{where}: {int((~np.isfinite(self.matrix)).sum())} values are not finite.")
+        if self.variance is not None and (
+            self.variance.shape != shape or np.isnan(self.variance).any() or (self.variance < 0).any()
+        ):
+            raise InvalidModelInput(f"{where}: variances must be >= 0 and of shape {shape}.")
+        if len(set(self.columns)) != len(self.columns):
+            raise InvalidModelInput(f"{where}: column names repeat: {self.columns}.")
+        index = pd.Index(self.keys)
+        if not (index.is_unique and index.is_monotonic_increasing):
+            raise InvalidModelInput(f"{where}: keys must be sorted, each once.")
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The names of the matrix's columns: the features, then ``"intercept"`` where there is one."""
+        return (*self.features, INTERCEPT) if self.intercept else self.features
+
+    @cached_property
+    def _rows(self) -> dict[str | int, int]:
+        return {key: row for row, key in enumerate(self.keys.tolist())}
+
+    @cached_property
+    def _index(self) -> pd.Index:
+        return pd.Index(self.keys)
+
+    def lookup(self, key: str | int) -> Rows | None:
+        """Return the coefficients of one entity, or None where it was not in training."""
+        row = self._rows.get(key)
+        return None if row is None else self.matrix[row]
+
+    def positions(self, keys: Keys) -> NDArray[np.int64]:
+        """Return the row of each key, -1 where it was not in training or is null.
+
+        Raises
+        ------
+        InvalidModelInput
+            Strings are asked for where the keys are integers, or integers where they are strings.
+        """
+        integers = self.keys.dtype != object
+        known = keys[[key is not None for key in keys.tolist()]] if keys.dtype == object else keys
+        if len(known) and len(self.keys) and isinstance(known[0], str) == integers:
+            raise InvalidModelInput(
+                f"key column {self.key!r} of random effect {self.name!r} holds {type(known[0]).__name__}, but held "
+                f"{'int' if integers else 'str'} in fit; convert it with .astype({'int' if integers else 'str'})."
+            )
+        found = np.full(len(keys), -1, dtype=np.int64)
+        if len(known) == len(keys):
+            found[:] = self._index.get_indexer(pd.Index(keys))
+        elif len(known):
+            null = np.array([key is None for key in keys.tolist()])
+            found[~null] = self._index.get_indexer(pd.Index(known.astype(np.int64) if integers else known))
+        return found
+
+    def margin(self, rows: Rows, keys: Keys) -> NDArray[np.float64]:
+        """Return each row's margin: its features times its entity's coefficients, plus the intercept.
+
+        Parameters
+        ----------
+        rows : float32 array of (n, number of features)
+            NaN counts as 0.
+        keys : int64 or object array of n
+            None = null.
+
+        Returns
+        -------
+        float64 array of n
+            Exactly 0 where the key is null or was not in training.
+        """
+        if rows.ndim != 2 or rows.shape != (len(keys), len(self.features)):
+            raise InvalidModelInput(
+                f"rows of random effect {self.name!r}: found shape {rows.shape}, "
+                f"expected {(len(keys), len(self.features))}."
+            )
+        rows = np.ascontiguousarray(rows, dtype=np.float32)
+        positions = self.positions(keys)
+        return cast("NDArray[np.float64]", entity_margins(rows, self.matrix, positions, self.intercept))
+
+    def save(self, directory: str | Path) -> None:
+        """Write ``coefficients.json``, ``keys.parquet``, ``matrix.npy`` (and ``variance.npy``) into `directory`."""
+        directory = Path(directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        described = {
+            "name": self.name,
+            "key": self.key,
+            "features": list(self.features),
+            "intercept": self.intercept,
+            "variance": self.variance is not None,
+        }
+        (directory / "coefficients.json").write_text(json.dumps(described, indent=1))
+        pd.DataFrame({"key": self.keys}).to_parquet(directory / "keys.parquet", index=False)
+        np.save(directory / "matrix.npy", self.matrix, allow_pickle=False)
+        if self.variance is not None:
+            np.save(directory / "variance.npy", self.variance, allow_pickle=False)
+
+    @classmethod
+    def load(cls, directory: str | Path) -> Coefficients:
+        """Read what `save` wrote.
+
+        Raises
+        ------
+        InvalidModelInput
+            A file is missing, cannot be read, or does not fit the others.
+        """
+        directory = Path(directory)
+        try:
+            described = json.loads((directory / "coefficients.json").read_text())
+            keys = pd.read_parquet(directory / "keys.parquet")["key"]
+            matrix = np.load(directory / "matrix.npy", allow_pickle=False)
+            variance = np.load(directory / "variance.npy", allow_pickle=False) if described["variance"] else None
+            return cls(
+                name=str(described["name"]),
+                key=str(described["key"]),
+                features=tuple(str(feature) for feature in described["features"]),
+                intercept=bool(described["intercept"]),
+                keys=keys.to_numpy(dtype=np.int64 if pd.api.types.is_integer_dtype(keys.dtype) else object),
+                matrix=matrix,
+                variance=variance,
+            )
+        except InvalidModelInput:
+            raise
+        except (OSError, ValueError, KeyError, TypeError) as problem:
+            raise InvalidModelInput(f"coefficients in {directory} cannot be read: {problem}") from problem

@@ -1,0 +1,176 @@
+"""Response families: the loss of a label at a margin, its derivatives, and the way from margin to response."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+import numba
+import numpy as np
+from scipy.optimize import brentq
+
+from spr.errors import InvalidModelInput, name_unknown
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+
+BINOMIAL, GAUSSIAN, POISSON = 0, 1, 2
+_LARGEST_LOG_MEAN = 30.0  # exp(30) = 1e13; beyond it a Poisson mean only overflows
+
+
+@numba.njit(cache=True)
+def derivatives_at(family: int, label: float, margin: float) -> tuple[float, float]:
+    """Return the first and second derivative of the loss with respect to the margin (one row)."""
+    if family == GAUSSIAN:
+        return margin - label, 1.0
+    if family == POISSON:
+        mean = math.exp(min(margin, _LARGEST_LOG_MEAN))
+        return mean - label, mean
+    if margin >= 0:
+        probability = 1.0 / (1.0 + math.exp(-margin))
+    else:
+        odds = math.exp(margin)
+        probability = odds / (1.0 + odds)
+    return probability - label, probability * (1.0 - probability)
+
+
+@numba.njit(cache=True)
+def third_derivative_at(family: int, margin: float) -> float:
+    """Return the third derivative of the loss with respect to the margin (one row)."""
+    if family == GAUSSIAN:
+        return 0.0
+    second: float = derivatives_at(family, 0.0, margin)[1]
+    return second if family == POISSON else -second * math.tanh(0.5 * margin)
+
+
+@numba.njit(cache=True)
+def loss_at(family: int, label: float, margin: float) -> float:
+    """Return the loss of one row; see `Family.losses`."""
+    if family == GAUSSIAN:
+        return 0.5 * (label - margin) ** 2
+    if family == POISSON:
+        return math.exp(min(margin, _LARGEST_LOG_MEAN)) - label * margin
+    return max(margin, 0.0) - label * margin + math.log1p(math.exp(-abs(margin)))
+
+
+@numba.njit(cache=True, nogil=True)
+def _losses(family: int, labels: Floats, margins: Floats) -> Floats:
+    out = np.empty(labels.size)
+    for row in range(labels.size):
+        out[row] = loss_at(family, labels[row], margins[row])
+    return out
+
+
+@numba.njit(cache=True, nogil=True)
+def _weighted_loss(family: int, labels: Floats, margins: Floats, weights: Floats) -> float:
+    total = 0.0
+    for row in range(labels.size):
+        if weights[row] > 0.0:
+            total += weights[row] * loss_at(family, labels[row], margins[row])
+    return total
+
+
+@numba.njit(cache=True, nogil=True)
+def _derivatives(family: int, labels: Floats, margins: Floats, weights: Floats) -> tuple[Floats, Floats]:
+    gradient, hessian = np.empty(labels.size), np.empty(labels.size)
+    for row in range(labels.size):
+        first, second = derivatives_at(family, labels[row], margins[row])
+        gradient[row], hessian[row] = weights[row] * first, weights[row] * second
+    return gradient, hessian
+
+
+@dataclass(frozen=True)
+class Family:
+    """A response family with its canonical link.
+
+    Parameters
+    ----------
+    name : {"binomial", "gaussian", "poisson"}
+        What it is called; also the name of glum's family, except for gaussian ("normal").
+    code : int
+        How the compiled kernels tell families apart.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> poisson = Family.named("poisson")
+    >>> poisson.response(np.log([1.0, 3.0])).round(6).tolist()
+    [1.0, 3.0]
+    """
+
+    name: str
+    code: int
+
+    @classmethod
+    def named(cls, name: str) -> Family:
+        """Return the family called `name`, or raise InvalidModelInput with the known names."""
+        codes = {"binomial": BINOMIAL, "gaussian": GAUSSIAN, "poisson": POISSON}
+        if name not in codes:
+            raise InvalidModelInput(name_unknown("family", str(name), codes))
+        return cls(name, codes[name])
+
+    def check_labels(self, labels: Floats) -> None:
+        """Raise InvalidModelInput where a label lies outside the family's support, naming the first row."""
+        wrong = ~np.isfinite(labels)
+        allowed = "a finite number"
+        if self.code == BINOMIAL:
+            wrong |= (labels != 0) & (labels != 1)
+            allowed = "0 or 1"
+        elif self.code == POISSON:
+            wrong |= labels < 0
+            allowed = "a finite number >= 0"
+        if wrong.any():
+            first = int(np.flatnonzero(wrong)[0])
+            raise InvalidModelInput(
+                f"y: {int(wrong.sum())} of {labels.size} labels are outside the support of {self.name}; "
+                f"allowed: {allowed}; first: {labels[first]!r} in row {first}. Drop or correct these rows."
+            )
+
+    def losses(self, labels: Floats, margins: Floats) -> Floats:
+        """Return the loss of each row: minus the log-likelihood up to a term without the margin.
+
+        binomial: log(1 + exp(m)) - y m; gaussian: (y - m)^2 / 2; poisson: exp(m) - y m.
+        """
+        return cast("Floats", _losses(self.code, labels, margins))
+
+    def mean_loss(self, labels: Floats, margins: Floats, weights: Floats) -> float:
+        """Return the weighted mean loss over rows with a positive weight; NaN where there are none."""
+        total = float(weights.sum())
+        return float(_weighted_loss(self.code, labels, margins, weights)) / total if total > 0 else float("nan")
+
+    def derivatives(self, labels: Floats, margins: Floats, weights: Floats) -> tuple[Floats, Floats]:
+        """Return weight times the first, and weight times the second derivative of each row's loss."""
+        return cast("tuple[Floats, Floats]", _derivatives(self.code, labels, margins, weights))
+
+    def response(self, margins: Floats) -> Floats:
+        """Return the expected response: the inverse link of the margin."""
+        if self.code == GAUSSIAN:
+            return margins
+        if self.code == POISSON:
+            return cast("Floats", np.exp(np.minimum(margins, _LARGEST_LOG_MEAN)))
+        return 0.5 * (1.0 + np.tanh(0.5 * margins))
+
+    def intercept(self, labels: Floats, weights: Floats, offset: Floats) -> float:
+        """Return the constant that, added to `offset`, gives the weighted mean of the labels.
+
+        A mean at the edge of the support (all 0, all 1) is moved half a row inwards, so that the answer is finite.
+        """
+        total = float(weights.sum())
+        mean = float(labels @ weights) / total
+        if self.code == GAUSSIAN:
+            return mean - float(offset @ weights) / total
+        edge = 0.5 / (total + 1.0)
+        mean = max(mean, edge) if self.code == POISSON else min(max(mean, edge), 1.0 - edge)
+        start = math.log(mean) if self.code == POISSON else math.log(mean / (1.0 - mean))
+        if not offset.any():
+            return start
+
+        def excess(constant: float) -> float:
+            return float(self.response(offset + constant) @ weights) / total - mean
+
+        # the answer lies where every row alone would put it, hence between these two
+        low, high = start - float(offset.max()) - 1e-9, start - float(offset.min()) + 1e-9
+        return float(cast("Any", brentq(excess, low, high, xtol=1e-10)))

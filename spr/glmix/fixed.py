@@ -1,0 +1,278 @@
+"""The fixed effect: what the user asks for (`Trees`, `Linear`) and what is served (`FittedTrees`, `FittedLinear`)."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from spr.errors import InvalidModelInput, name_unknown
+from spr.glmix.tree_files import check_booster
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    Rows = NDArray[np.float32]
+    Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Trees:
+    """A fixed effect of gradient-boosted trees (XGBoost), fitted in one block of rounds per sweep.
+
+    Parameters
+    ----------
+    features : sequence of str, optional
+        Columns of X: numeric, boolean or string (one column per level). By default every numeric or boolean column
+        that is neither a key nor the time. Null is a missing value, which trees send either way.
+    n_rounds : int, default 300
+        The boosting budget of all sweeps together.
+    max_depth, learning_rate, min_child_weight, l2
+        As in XGBoost (`min_child_weight` in sums of the loss's second derivative; `l2` is its lambda).
+    subsample : float in (0, 1], default 1.0
+        Share of rows per round, drawn by a hash of the row.
+    colsample : float in (0, 1], default 1.0
+        Share of columns per tree.
+    early_stopping_rounds : int, default 30
+        Rounds without a lower loss on the held-out groups before boosting stops; the best round is kept.
+    monotone : mapping of str to -1 or 1, default {}
+        Columns that may only lower or raise the margin.
+    interaction_constraints : sequence of sequences of str, optional
+        Sets of columns that may meet in a tree's path; a column that no set names meets none.
+    n_threads : int, default 1
+    seed : int, default 0
+
+    Raises
+    ------
+    InvalidModelInput
+        A number out of range, or a feature named twice.
+
+    Examples
+    --------
+    >>> Trees(features=["age"], monotone={"age": 1}).n_rounds
+    300
+    """
+
+    features: Sequence[str] | None = None
+    n_rounds: int = 300
+    max_depth: int = 6
+    learning_rate: float = 0.1
+    min_child_weight: float = 1.0
+    subsample: float = 1.0
+    colsample: float = 1.0
+    l2: float = 1.0
+    early_stopping_rounds: int = 30
+    monotone: Mapping[str, int] = field(default_factory=dict)
+    interaction_constraints: Sequence[Sequence[str]] | None = None
+    n_threads: int = 1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _check_features(self.features, "Trees")
+        for name, low in (("n_rounds", 1), ("max_depth", 1), ("early_stopping_rounds", 1), ("n_threads", 1)):
+            if getattr(self, name) < low:
+                raise InvalidModelInput(f"Trees: {name} is {getattr(self, name)!r}; allowed: integers >= {low}.")
+        for name in ("subsample", "colsample", "learning_rate"):
+            if not 0 < getattr(self, name) <= 1:
+                raise InvalidModelInput(f"Trees: {name} is {getattr(self, name)!r}; allowed: above 0, at most 1.")
+        for name in ("min_child_weight", "l2"):
+            if not getattr(self, name) >= 0:
+                raise InvalidModelInput(f"Trees: {name} is {getattr(self, name)!r}; allowed: numbers >= 0.")
+        for column, direction in self.monotone.items():
+            if direction not in (-1, 1):
+                raise InvalidModelInput(f"Trees: monotone[{column!r}] is {direction!r}; allowed: -1 and 1.")
+
+
+@dataclass(frozen=True)
+class Linear:
+    """A linear fixed effect (glum): loss summed over rows + l2/2 |b|^2 + l1 |b|, the intercept not penalised.
+
+    Parameters
+    ----------
+    features : sequence of str
+        Columns of X: numeric, boolean or string (one column per level). Null counts as 0. Not rescaled.
+    l1, l2 : float, default 0.0 and 1.0
+
+    Raises
+    ------
+    InvalidModelInput
+        A negative penalty, or a feature named twice.
+
+    Examples
+    --------
+    >>> Linear(features=["age"]).l2
+    1.0
+    """
+
+    features: Sequence[str]
+    l1: float = 0.0
+    l2: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check_features(self.features, "Linear")
+        for name in ("l1", "l2"):
+            if not 0 <= getattr(self, name) < np.inf:
+                raise InvalidModelInput(f"Linear: {name} is {getattr(self, name)!r}; allowed: finite numbers >= 0.")
+
+
+def _check_features(features: Sequence[str] | None, where: str) -> None:
+    if isinstance(features, str):
+        raise InvalidModelInput(f"{where}: features is the string {features!r}; give a list of columns.")
+    for position, feature in enumerate(features or ()):
+        if feature in (features or ())[:position]:
+            raise InvalidModelInput(f"{where}: feature {feature!r} is named twice; name each once.")
+
+
+@dataclass(frozen=True)
+class FittedLinear:
+    """A fitted linear fixed effect.
+
+    Parameters
+    ----------
+    features : tuple of str
+        The matrix columns.
+    intercept : float
+    coefficients : float64 array, one per feature
+
+    Examples
+    --------
+    >>> FittedLinear(("age",), 1.0, np.array([0.5])).margin(np.array([[2.0], [np.nan]], dtype=np.float32)).tolist()
+    [2.0, 1.0]
+    """
+
+    features: tuple[str, ...]
+    intercept: float
+    coefficients: Floats
+
+    def __post_init__(self) -> None:
+        if self.coefficients.shape != (len(self.features),):
+            raise InvalidModelInput(
+                f"FittedLinear: {self.coefficients.shape} coefficients, {len(self.features)} names."
+            )
+        if not (np.isfinite(self.coefficients).all() and np.isfinite(self.intercept)):
+            raise InvalidModelInput("FittedLinear: a coefficient is not finite.")
+
+    def margin(self, rows: Rows) -> Floats:
+        """Return the margin of each row of a float32 matrix; NaN counts as 0."""
+        _check_width(rows, self.features)
+        return np.nan_to_num(rows).astype(np.float64) @ self.coefficients + self.intercept
+
+    def save(self, directory: str | Path) -> None:
+        """Write ``linear.json`` into `directory`."""
+        directory = Path(directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        described = {
+            "features": list(self.features),
+            "intercept": self.intercept,
+            "coefficients": self.coefficients.tolist(),
+        }
+        (directory / "linear.json").write_text(json.dumps(described, indent=1))
+
+    @classmethod
+    def load(cls, directory: str | Path) -> FittedLinear:
+        """Read what `save` wrote; InvalidModelInput where it cannot be."""
+        described = _read_json(Path(directory) / "linear.json", ("features", "intercept", "coefficients"))
+        try:
+            coefficients = np.array(described["coefficients"], dtype=np.float64)
+            return cls(tuple(map(str, described["features"])), float(described["intercept"]), coefficients)
+        except (TypeError, ValueError) as problem:
+            raise InvalidModelInput(f"linear.json in {directory} cannot be read: {problem}") from problem
+
+
+@dataclass(frozen=True)
+class FittedTrees:
+    """A fitted fixed effect of trees: intercept + the sum of the trees' leaves.
+
+    Parameters
+    ----------
+    features : tuple of str
+        The matrix columns.
+    intercept : float
+    booster : xgboost.Booster
+        Its own base score is 0: the margin is the same whichever way XGBoost is asked.
+    """
+
+    features: tuple[str, ...]
+    intercept: float
+    booster: Any
+
+    @property
+    def n_rounds(self) -> int:
+        """The number of trees."""
+        return int(self.booster.num_boosted_rounds())
+
+    def margin(self, rows: Rows) -> Floats:
+        """Return the margin of each row of a float32 matrix; NaN is a missing value."""
+        _check_width(rows, self.features)
+        trees: Rows = self.booster.inplace_predict(
+            rows,
+            predict_type="margin",
+            base_margin=np.zeros(len(rows), dtype=np.float32),
+            validate_features=False,
+        )
+        return trees.astype(np.float64) + self.intercept
+
+    def save(self, directory: str | Path) -> None:
+        """Write ``trees.ubj`` and ``trees.json`` into `directory`."""
+        directory = Path(directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / "trees.ubj").write_bytes(bytes(self.booster.save_raw("ubj")))
+        described = {"features": list(self.features), "intercept": self.intercept}
+        (directory / "trees.json").write_text(json.dumps(described, indent=1))
+
+    @classmethod
+    def load(cls, directory: str | Path, *, n_threads: int = 1) -> FittedTrees:
+        """Read what `save` wrote, having checked the trees' structure before XGBoost sees them.
+
+        Parameters
+        ----------
+        directory : path
+        n_threads : int, default 1
+            Threads for scoring.
+
+        Raises
+        ------
+        InvalidModelInput
+            A file is missing, altered, or does not hold trees over the named features.
+        """
+        import xgboost
+
+        directory = Path(directory)
+        described = _read_json(directory / "trees.json", ("features", "intercept"))
+        try:
+            raw = (directory / "trees.ubj").read_bytes()
+            features = tuple(map(str, described["features"]))
+            intercept = float(described["intercept"])
+        except (OSError, TypeError, ValueError) as problem:
+            raise InvalidModelInput(f"trees in {directory} cannot be read: {problem}") from problem
+        check_booster(raw, n_features=len(features))
+        if not np.isfinite(intercept):
+            raise InvalidModelInput(f"trees.json in {directory}: intercept is {intercept}; it must be finite.")
+        booster = xgboost.Booster()
+        try:
+            booster.load_model(bytearray(raw))
+        except xgboost.core.XGBoostError as problem:
+            raise InvalidModelInput(f"trees.ubj in {directory} is refused by XGBoost: {problem}") from problem
+        booster.set_param({"nthread": n_threads})
+        return cls(features, intercept, booster)
+
+
+def _check_width(rows: Rows, features: Sequence[str]) -> None:
+    if rows.ndim != 2 or rows.shape[1] != len(features):
+        raise InvalidModelInput(f"fixed effect: rows of shape {rows.shape}, expected (n, {len(features)}).")
+
+
+def _read_json(path: Path, names: Sequence[str]) -> dict[str, Any]:
+    try:
+        described = json.loads(path.read_text())
+    except (OSError, ValueError) as problem:
+        raise InvalidModelInput(f"{path} cannot be read: {problem}") from problem
+    for name in names:
+        if not isinstance(described, dict) or name not in described:
+            raise InvalidModelInput(f"{path}: {name_unknown('field', name, described)} Save the part again.")
+    return cast("dict[str, Any]", described)

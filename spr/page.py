@@ -1,0 +1,219 @@
+"""What a ranking service gets back: a page of placements, each with its parts, its reason and its propensity."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    import pandas as pd
+    from numpy.typing import NDArray
+
+    from spr.batch import CohortBatch
+
+
+@dataclass(frozen=True, slots=True)
+class CohortValues:
+    """The parts of every cohort's value, kept apart from the expected responses to the value itself.
+
+    Parameters
+    ----------
+    batch : CohortBatch
+        C cohorts with E entities.
+    expected_response : float64[E]
+        NaN = not scorable.
+    margins : mapping of str to float64[C]
+        Log-odds by coordinate: ``fixed``, each random effect, and ``unseen`` (the correction of viewers without a
+        random effect).
+    margin, probability, importance, value : float64[C]
+        The sum of the margins, its sigmoid, the edge type's factor, and probability x importance.
+    edge_type : object[C]
+        Strings.
+    fallbacks : tuple of (request index, sentence)
+        What the configuration's fallbacks stood in for.
+    """
+
+    batch: CohortBatch
+    expected_response: NDArray[np.float64]
+    margins: Mapping[str, NDArray[np.float64]]
+    margin: NDArray[np.float64]
+    probability: NDArray[np.float64]
+    importance: NDArray[np.float64]
+    value: NDArray[np.float64]
+    edge_type: NDArray[np.object_]
+    fallbacks: tuple[tuple[int, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """One cohort at one position.
+
+    ``entity_id``, ``raw_score``, ``expected_response`` and ``ranker_version`` are of the scorable entities, in slot
+    order. ``reason`` is ``"value"``, ``"guarantee:<name>"`` (it stands higher than its value alone would put it) or
+    ``"random"``. ``propensity`` is the probability of this cohort at this position under the page's policy; None on
+    a deterministic page.
+    """
+
+    position: int
+    cohort_id: str
+    cohort_kind: str
+    entity_type: str
+    edge_type: str
+    entity_id: tuple[str, ...]
+    raw_score: tuple[float, ...]
+    expected_response: tuple[float, ...]
+    ranker_version: tuple[str, ...]
+    margins: Mapping[str, float]
+    margin: float
+    probability: float
+    importance: float
+    value: float
+    reason: str
+    propensity: float | None
+
+
+@dataclass(frozen=True)
+class Page:
+    """A ranked page; it holds arrays and makes placements when asked.
+
+    Parameters
+    ----------
+    values : CohortValues
+        Parts of every cohort of the batch that the page was ranked in.
+    request : int
+        Index of the page's request in that batch.
+    policy : str
+        ``"random"`` for a shuffled page, else the ranker's policy name.
+    order : int64[n]
+        Cohorts of the batch, top first.
+    reason : tuple of str
+        Per position.
+    propensity : float64[n] or None
+        Per position; None on a deterministic page.
+    propensity_kind : str
+        ``"exact"`` or ``"none"``.
+    shortfall : mapping of str to int
+        Placements that each guarantee is short of; guarantees that are met are not named.
+    omitted : mapping of str to str
+        Cohorts of the request that are not on the page, and why.
+    fallbacks : tuple of str
+        What the configuration's fallbacks stood in for, and whether the viewer was unseen.
+    versions : mapping of str to str
+        Of the bundle and of each of its parts.
+    """
+
+    values: CohortValues
+    request: int
+    policy: str
+    order: NDArray[np.int64]
+    reason: tuple[str, ...]
+    propensity: NDArray[np.float64] | None
+    propensity_kind: str
+    shortfall: Mapping[str, int]
+    omitted: Mapping[str, str]
+    fallbacks: tuple[str, ...]
+    versions: Mapping[str, str]
+
+    @property
+    def request_id(self) -> str:
+        """Of the request that was ranked."""
+        return str(self.values.batch.request_id[self.request])
+
+    @property
+    def viewer_id(self) -> str:
+        """Who sees the page."""
+        return str(self.values.batch.viewer_id[self.request])
+
+    @property
+    def cohort_id(self) -> tuple[str, ...]:
+        """The cohorts' ids, top first."""
+        return tuple(self.values.batch.cohort_id[self.order])
+
+    @cached_property
+    def placements(self) -> tuple[Placement, ...]:
+        """The placements, top first."""
+        return tuple(self._place(position) for position in range(len(self.order)))
+
+    def _place(self, position: int) -> Placement:
+        values, batch = self.values, self.values.batch
+        c = int(self.order[position])
+        entities = np.arange(batch.entity_offset[c], batch.entity_offset[c + 1])
+        entities = entities[~np.isnan(batch.raw_score[entities])]
+        return Placement(
+            position=position,
+            cohort_id=batch.cohort_id[c],
+            cohort_kind=batch.cohort_kind[c],
+            entity_type=batch.entity_type[c],
+            edge_type=values.edge_type[c],
+            entity_id=tuple(batch.entity_id[entities]),
+            raw_score=tuple(batch.raw_score[entities].tolist()),
+            expected_response=tuple(values.expected_response[entities].tolist()),
+            ranker_version=tuple(batch.rankers[r][1] for r in batch.ranker[entities]),
+            margins={name: float(margin[c]) for name, margin in values.margins.items()},
+            margin=float(values.margin[c]),
+            probability=float(values.probability[c]),
+            importance=float(values.importance[c]),
+            value=float(values.value[c]),
+            reason=self.reason[position],
+            propensity=None if self.propensity is None else float(self.propensity[position]),
+        )
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return one row per placement: the ``pages`` table."""
+        return pages_table([self])
+
+
+def pages_table(pages: Iterable[Page]) -> pd.DataFrame:
+    """Return the ``pages`` table: one row per placement of each page.
+
+    Columns: request_id, at, viewer_id, policy, position, cohort_id, cohort_kind, entity_type, edge_type,
+    ``margin_<coordinate>``, margin, probability, importance, value, reason, propensity (null on a deterministic
+    page), propensity_kind, shortfall (JSON by guarantee, null where all are met), fallbacks (sentences joined by
+    ``"; "``, null where none), ``version_<part>``, and the lists entity_id, raw_score, expected_response,
+    ranker_version.
+    """
+    import pandas as pd
+
+    rows: list[dict[str, Any]] = []
+    for page in pages:
+        shared = {
+            "request_id": page.request_id,
+            "at": page.values.batch.at[page.request],
+            "viewer_id": page.viewer_id,
+            "policy": page.policy,
+        }
+        last = {
+            "propensity_kind": page.propensity_kind,
+            "shortfall": json.dumps(dict(page.shortfall)) if page.shortfall else None,
+            "fallbacks": "; ".join(page.fallbacks) or None,
+            **{f"version_{part}": version for part, version in page.versions.items()},
+        }
+        rows += [shared | _row(placement) | last for placement in page.placements]
+    return pd.DataFrame(rows)
+
+
+def _row(placement: Placement) -> dict[str, Any]:
+    return {
+        "position": placement.position,
+        "cohort_id": placement.cohort_id,
+        "cohort_kind": placement.cohort_kind,
+        "entity_type": placement.entity_type,
+        "edge_type": placement.edge_type,
+        **{f"margin_{name}": margin for name, margin in placement.margins.items()},
+        "margin": placement.margin,
+        "probability": placement.probability,
+        "importance": placement.importance,
+        "value": placement.value,
+        "reason": placement.reason,
+        "propensity": placement.propensity,
+        "entity_id": list(placement.entity_id),
+        "raw_score": list(placement.raw_score),
+        "expected_response": list(placement.expected_response),
+        "ranker_version": list(placement.ranker_version),
+    }
