@@ -100,7 +100,7 @@ class World:
         edge_intent = rng.standard_normal((n_viewers, len(EDGE_TYPES)))
         type_intent = rng.standard_normal((n_viewers, len(ENTITY_TYPES)))
         edge_of_type = [EDGE_TYPES.index(CURVES[entity_type].edge_type) for entity_type in ENTITY_TYPES]
-        self._intent: Floats = 0.6 * edge_intent[:, edge_of_type] + 0.8 * type_intent
+        self._intent: Floats = 1.0 * edge_intent[:, edge_of_type] + 1.2 * type_intent
         self._industry = rng.integers(len(_INDUSTRIES), size=n_viewers)
         self._is_creator = rng.random(n_viewers) < 0.2
         self._tenure_days = rng.gamma(1.5, 600.0, n_viewers)
@@ -281,7 +281,7 @@ class World:
         taste: Floats = np.einsum("...i,...i->...", self._taste[viewer], self._entity_taste[entity])
         taste /= np.sqrt(_LATENT)
         relevance: Floats = 0.75 * taste + 0.55 * self._quality[entity]
-        relevance += 0.35 * self._intent[viewer, entity_type]
+        relevance += 0.1 * self._intent[viewer, entity_type]
         return relevance
 
     def _draw_cohorts(self, rng: np.random.Generator, n_requests: int) -> tuple[Integers, Integers]:

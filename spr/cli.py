@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from spr.config import Config
+    from spr.evaluation import Comparison
     from spr.progress import Progress
 
 console = Console()
@@ -97,7 +98,7 @@ def evaluate(
         comparison = compare(
             ranker, impressions, viewers, entities, train=train, n_replicates=replicates, progress=progress
         )
-    print_table(comparison.to_pandas(), "on held-out pages of the random policy (interval: bootstrap over viewers)")
+    print_comparison(comparison)
 
 
 @app.command()
@@ -170,6 +171,14 @@ def print_table(frame: pd.DataFrame, title: str) -> None:
     for name, *values in frame.itertuples(name=None):
         sheet.add_row(str(name), *(f"{v:.4f}" if isinstance(v, float) else str(v) for v in values))
     console.print(sheet)
+
+
+def print_comparison(comparison: Comparison) -> None:
+    """Print the metrics on all pages, then the ranker's difference to each other prediction by segment."""
+    metrics = comparison.table().xs("all")
+    print_table(metrics, "held-out pages of the random policy [95 % interval, bootstrap over viewers]")
+    for segment, part in comparison.difference_table().groupby("segment", sort=False):
+        print_table(part.droplevel("segment"), f"difference, {segment} viewers (* = the interval excludes 0)")
 
 
 def write_table(frame: pd.DataFrame, path: Path) -> None:

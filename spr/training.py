@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import pandas as pd
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from spr.config import Config
     from spr.glmix.coefficients import Coefficients
+    from spr.glmix.fixed import FittedTrees
     from spr.tables import Table
 
 
@@ -150,13 +151,13 @@ def fit_trees(
         if held.groups.any():
             losses[name] = _held_out_loss(model, teaching.take(held.groups))
     chosen = min(models, key=lambda name: losses.get(name, 0.0))
-    fitted = models[chosen].fixed_
+    fitted = cast("FittedTrees", models[chosen].fixed_)
     n_positions = int(teaching.frame["position"].max()) + 1
     choice = Choice(
         "what the trees see",
         chosen,
         losses,
-        f"mean over {held.groups.sum():,} cohorts of held-out viewers and {held.rows.sum():,} later ones of seen viewers",
+        f"{held.groups.sum():,} cohorts of held-out and {held.rows.sum():,} later ones of seen viewers, averaged",
     )
     return models[chosen], CohortTrees(fitted, features.columns, tabulate_position(fitted, n_positions)), [choice]
 

@@ -15,6 +15,7 @@ from simulations.lastfm.hold_out import KEY, HoldOut, hold_out, list_edges
 from simulations.lastfm.page_views import LOG_START, TRAINING_DAYS, draw_page_views, show_pages
 from simulations.lastfm.rankers import pair_features, train_rankers
 from simulations.lastfm.reading import find_data, read_network
+from simulations.splitting import split_pages
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,9 +24,7 @@ if TYPE_CHECKING:
     from simulations.lastfm.reading import Network
 
 HELD_OUT_SHARE = 0.3
-UNSEEN_SHARE = 0.1
 CANDIDATES = 36
-FREQUENT_SHARE = 1 / 3
 EMBEDDING_SIZE = 16
 
 
@@ -101,20 +100,15 @@ def build_tables(path: str | Path | None = None, *, seed: int = 7, random_share:
     impressions = show_pages(views, candidates, rng=np.random.default_rng([seed, 2]))
 
     embedding = graph.embedding(n_components=EMBEDDING_SIZE)
-    n_unseen = round(UNSEEN_SHARE * len(viewer_ids))
-    unseen = np.random.default_rng([seed, 3]).choice(viewer_ids, size=n_unseen, replace=False)
-    in_train = ~impressions["viewer_id"].isin(unseen) & (
-        impressions["at"] < LOG_START + pd.Timedelta(days=TRAINING_DAYS)
-    )
-    train = impressions.loc[in_train].reset_index(drop=True)
+    pages = split_pages(impressions, until=LOG_START + pd.Timedelta(days=TRAINING_DAYS), seed=seed)
     return LastFMTables(
-        train=train,
-        test=impressions.loc[~in_train].reset_index(drop=True),
+        train=pages.train,
+        test=pages.test,
         viewers=describe_viewers(split.kept, embedding),
         entities=describe_entities(split.kept, embedding),
         edges=edges,
         names=network.names,
-        frequency=_frequency(train, viewer_ids),
+        frequency=pages.frequency,
     )
 
 
@@ -218,10 +212,3 @@ def _label(network: Network, split: HoldOut, candidates: pd.DataFrame) -> pd.Dat
     downstream = split.held_out.loc[interacts_downstream(network, split.held_out), KEY]
     would_interact = pd.MultiIndex.from_frame(candidates[KEY]).isin(pd.MultiIndex.from_frame(downstream))
     return candidates.assign(would_interact=would_interact)
-
-
-def _frequency(train: pd.DataFrame, viewer_ids: list[str]) -> dict[str, str]:
-    views = train.groupby("viewer_id")["request_id"].nunique()
-    often = views >= views.quantile(1 - FREQUENT_SHARE)
-    known = {viewer_id: "frequent" if frequent else "infrequent" for viewer_id, frequent in often.items()}
-    return {viewer_id: known.get(viewer_id, "unseen") for viewer_id in viewer_ids}

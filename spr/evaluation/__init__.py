@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from spr.evaluation.baselines import Baseline, fit_baselines
-from spr.evaluation.comparison import Comparison, compare
+from spr.evaluation.comparison import SPR, Comparison, compare
 
-__all__ = ["Baseline", "Comparison", "compare", "fit_baselines"]
+__all__ = ["SPR", "Baseline", "Comparison", "compare", "fit_baselines"]

@@ -50,7 +50,7 @@ class Baseline:
         """Return the log-odds of each cohort at its logged position, or at the reference position."""
         frame = describe(examples, self.raw_scores)
         if at_reference:
-            frame = frame.assign(**{"position": np.float32(0), _POSITION: "0"})
+            frame["position"], frame[_POSITION] = np.float32(0), "0"
         return np.asarray(self.model.decision_function(frame))
 
 
@@ -121,12 +121,9 @@ def describe(examples: Examples, raw_scores: QuantileTable) -> pd.DataFrame:
     probabilities to counts cannot break the fit.
     """
     quantile = np.clip(raw_scores.at(examples.mean_raw_score), 1e-4, 1 - 1e-4)
-    frame = examples.frame
-    return frame.assign(
-        **{
-            _PRIOR: examples.entity_type,
-            _RAW: np.log(quantile / (1 - quantile)),
-            _CALIBRATED: np.log(frame["response_mean"].to_numpy(dtype=np.float64)),
-            _POSITION: frame["position"].astype(int).astype(str),
-        }
-    )
+    frame = examples.frame.copy()
+    frame[_PRIOR] = examples.entity_type
+    frame[_RAW] = np.log(quantile / (1 - quantile))
+    frame[_CALIBRATED] = np.log(frame["response_mean"].to_numpy(dtype=np.float64))
+    frame[_POSITION] = frame["position"].astype(int).astype(str)
+    return frame

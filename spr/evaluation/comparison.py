@@ -17,7 +17,7 @@ from spr.metrics import MetricsTable, Prediction, evaluate_predictions, paired_d
 from spr.progress import Progress, ignore
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 SPR = "SPR"
 FIXED_ONLY = "SPR, fixed effect only"
+SHOWN = ("normalized_cross_entropy", "ndcg", "auc", "top1_rate", "calibration_error")
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,26 @@ class Comparison:
     metrics: MetricsTable
     frame: pd.DataFrame
     predictions: Mapping[str, Prediction]
+
+    def table(self, metrics: Sequence[str] = SHOWN) -> pd.DataFrame:
+        """Return one row per segment and prediction, one column per metric, cells ``estimate [low, high]``."""
+        shown = self.metrics.formatted(digits=4)[list(metrics)]
+        return shown[~shown.index.get_level_values("segment").str.startswith("entity_type=")].rename(index=_plain)
+
+    def difference_table(self, metrics: Sequence[str] = ("normalized_cross_entropy", "ndcg")) -> pd.DataFrame:
+        """Return the ranker minus each other prediction as ``estimate [low, high]``, paired by viewer.
+
+        A star marks an interval without 0. Less normalised cross entropy and more NDCG is better.
+        """
+        rows = self.differences()
+        rows = rows[rows["metric"].isin(metrics) & ~rows["segment"].str.startswith("entity_type=")]
+        star = np.where((rows["low"] > 0) | (rows["high"] < 0), " *", "")
+        text = [f"{e:+.4f} [{low:+.4f}, {high:+.4f}]" for e, low, high in rows[["estimate", "low", "high"]].to_numpy()]
+        rows = rows.assign(text=np.char.add(text, star))
+        table = rows.pivot_table(
+            index=["segment", "prediction"], columns="metric", values="text", aggfunc="first", sort=False
+        )
+        return table[list(metrics)].rename(index=_plain)
 
     def differences(self) -> pd.DataFrame:
         """Return the ranker minus each other prediction, one row per segment, prediction and metric.
@@ -140,6 +161,10 @@ def compare(
         frame, predictions, segment=segment, n_replicates=n_replicates, seed=ranker.config.seed
     )
     return Comparison(metrics, frame, predictions)
+
+
+def _plain(name: str) -> str:
+    return name.removeprefix("segment=")
 
 
 def _prediction(logged: NDArray[np.float64], reference: NDArray[np.float64]) -> Prediction:

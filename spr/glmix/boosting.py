@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -57,11 +58,11 @@ class TreesDescent:
         import xgboost
 
         self.margin = np.full(len(rows), intercept)
-        self._spec, self._names, self._rows, self._hash = spec, encoding.names, rows, rows_hash
+        self._spec, self._names, self._hash = spec, encoding.names, rows_hash
         self._intercept, self._family = intercept, family
         self._watched = np.flatnonzero(watch)
         self._watched_weights = watch[self._watched]
-        self._block = -(-spec.n_rounds // n_blocks)
+        self._block, self._budget = -(-spec.n_rounds // n_blocks), spec.n_rounds
         # the base margin is 0 and the intercept ours: nothing then depends on whether a base score is added
         self._data = xgboost.QuantileDMatrix(
             rows, base_margin=np.zeros(len(rows), dtype=np.float32), nthread=spec.n_threads
@@ -79,16 +80,17 @@ class TreesDescent:
         A block that stops early goes back to its best round. The next one may go on from there, the random effects
         having taken up some of the noise; boosting is over when a block finds no better round at all.
         """
-        if self._over:
+        if self._over or not self._budget:
             return ""
         watched = self._watched
         # the random effects have moved since: the best round's loss is measured anew
         best = self._watched_loss(self._best_margin, labels, rest) if watched.size and self._rounds else np.inf
         before = self._best_rounds
-        for spent in range(1, self._block + 1):
+        for spent in range(1, min(self._block, self._budget) + 1):
             gradient, hessian = self._family.derivatives(labels, rest + self.margin, self._drawn(weights))
             self._booster.boost(self._data, self._rounds, grad=gradient, hess=hessian)
             self._rounds += 1
+            self._budget -= 1
             trees = self._booster.predict(self._data, output_margin=True)  # from XGBoost's own cache
             self.margin = trees.astype(np.float64) + self._intercept
             loss = self._watched_loss(self.margin[watched], labels, rest) if watched.size else -np.inf
@@ -116,7 +118,9 @@ class TreesDescent:
 
     def fitted(self) -> FittedTrees:
         """Return the trees up to the best round."""
-        return FittedTrees(self._names, self._intercept, self._booster)
+        booster = self._booster[: self._rounds]  # a copy: the trained one holds on to the training matrix
+        booster.set_param({"nthread": self._spec.n_threads})
+        return FittedTrees(self._names, self._intercept, booster)
 
     def _watched_loss(self, margin: Floats, labels: Floats, rest: Floats) -> float:
         watched, weights = self._watched, self._watched_weights
@@ -155,10 +159,11 @@ def _parameters(spec: Trees, encoding: Encoding, family: Family) -> dict[str, An
     if family.code == POISSON:
         parameters["max_delta_step"] = 0.7  # XGBoost's own default for counts: a Newton leaf can overshoot
     if spec.monotone:
-        parameters["monotone_constraints"] = tuple(spec.monotone.get(name, 0) for name in encoding.names)
+        directions = [str(spec.monotone.get(name, 0)) for name in encoding.names]
+        parameters["monotone_constraints"] = f"({','.join(directions)})"
     if spec.interaction_constraints is not None:
-        parameters["interaction_constraints"] = [
-            [place[name] for column in group for name in encoding.names_of(column)]
-            for group in spec.interaction_constraints
+        groups = [
+            [name for column in group for name in encoding.names_of(column)] for group in spec.interaction_constraints
         ]
+        parameters["interaction_constraints"] = json.dumps([[place[name] for name in group] for group in groups])
     return parameters

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -89,6 +90,13 @@ class Coefficients:
         index = pd.Index(self.keys)
         if not (index.is_unique and index.is_monotonic_increasing):
             raise InvalidModelInput(f"{where}: keys must be sorted, each once.")
+
+    @cached_property
+    def version(self) -> str:
+        """First 12 hex digits of the SHA-256 of the columns, keys and coefficients."""
+        digest = hashlib.sha256(repr((self.name, self.key, self.columns, self.keys.tolist())).encode())
+        digest.update(np.ascontiguousarray(self.matrix).tobytes())
+        return digest.hexdigest()[:12]
 
     @property
     def columns(self) -> tuple[str, ...]:

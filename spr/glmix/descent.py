@@ -128,7 +128,7 @@ class Descent:
             return
         scales = [effect.scale for effect in self.effects]
         for effect in self.effects:
-            effect.scale = min(effect.scale, 1.0) if effect.dropped else 1.0
+            effect.scale = 0.0 if effect.dropped else 1.0
         self._begin("final", self._taught)
         self._sweep_until_still(learn=True)  # the estimate: prior variances on all rows
         if any(scale not in (0.0, 1.0) for scale in scales):

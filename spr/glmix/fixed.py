@@ -31,7 +31,7 @@ class Trees:
         Columns of X: numeric, boolean or string (one column per level). By default every numeric or boolean column
         that is neither a key nor the time. Null is a missing value, which trees send either way.
     n_rounds : int, default 300
-        The boosting budget of all sweeps together.
+        The boosting budget of all sweeps together: n_rounds / sweeps between two passes over the random effects.
     max_depth, learning_rate, min_child_weight, l2
         As in XGBoost (`min_child_weight` in sums of the loss's second derivative; `l2` is its lambda).
     subsample : float in (0, 1], default 1.0
@@ -39,7 +39,8 @@ class Trees:
     colsample : float in (0, 1], default 1.0
         Share of columns per tree.
     early_stopping_rounds : int, default 30
-        Rounds without a lower loss on the held-out groups before boosting stops; the best round is kept.
+        Rounds without a lower loss on the held-out groups before a block of boosting ends and goes back to its best
+        round; boosting is over when a block finds no better round.
     monotone : mapping of str to -1 or 1, default {}
         Columns that may only lower or raise the margin.
     interaction_constraints : sequence of sequences of str, optional

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from spr.glmix.families import GAUSSIAN
+from spr.glmix.families import BINOMIAL, GAUSSIAN
 from spr.glmix.fixed import FittedLinear, Linear
 
 if TYPE_CHECKING:
@@ -37,32 +37,39 @@ class LinearDescent:
     def __init__(self, spec: Linear, names: Sequence[str], rows: Rows, family: Family, intercept: float) -> None:
         self._spec, self._names, self._family = spec, tuple(names), family
         self._rows = np.nan_to_num(rows).astype(np.float64, order="F")
-        self._line = np.concatenate([[intercept], np.zeros(rows.shape[1])])
+        if len(self._names) < 2:  # glum 3.4 cannot start from a given coefficient of a single column
+            self._rows = np.column_stack([self._rows, np.zeros((len(rows), 2 - len(self._names)))])
+        self._line = np.concatenate([[intercept], np.zeros(self._rows.shape[1])])
         self.margin = np.full(len(rows), intercept)
 
     def advance(self, labels: Floats, weights: Floats, rest: Floats) -> str:
         """Refit at `rest` (offset and random effects); return what was decided."""
         from glum import GeneralizedLinearRegressor
+        from threadpoolctl import threadpool_limits
 
         used = weights > 0
         total = float(weights[used].sum())
         penalty = self._spec.l1 + self._spec.l2
-        if not self._names or not np.ptp(self._rows[used], axis=0).any():
-            # glum needs a column that varies; without one the penalised optimum is the intercept alone
-            self._line[0] = self._family.intercept(labels[used], weights[used], rest[used])
-            self.margin = np.full(len(rest), self._line[0])
+        labels, rest = labels[used], rest[used]
+        if (self._family.code == BINOMIAL and np.ptp(labels) == 0) or not np.ptp(self._rows[used], axis=0).any():
+            # one label has no finite optimum, and constant columns none but the intercept: keep to that
+            self._line[:] = 0.0
+            self._line[0] = self._family.intercept(labels, weights[used], rest)
+            self.margin = np.full(len(weights), self._line[0])
             return ""
         glum = GeneralizedLinearRegressor(
             family="normal" if self._family.code == GAUSSIAN else self._family.name,
             # glum averages the loss over rows, we sum it; the trace of a ridge keeps collinear columns finite
-            alpha=max(penalty, 1e-8 * total) / total,
+            alpha=max(penalty, 1e-6 * total) / total,
             l1_ratio=self._spec.l1 / penalty if penalty > 0 else 0.0,
-            gradient_tol=1e-8,
-            max_iter=200,
+            start_params=self._line,
+            gradient_tol=1e-7,
+            max_iter=25,
         )
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # at most "not converged" to 1e-8: the next sweep goes on from there
-            glum.fit(self._rows[used], labels[used], sample_weight=weights[used], offset=rest[used])
+        # one thread: glum's OpenMP loops spin 20 x longer than they work on thousands of rows
+        with warnings.catch_warnings(), threadpool_limits(1):
+            warnings.simplefilter("ignore")  # at most "not converged": the next sweep goes on from there
+            glum.fit(self._rows[used], labels, sample_weight=weights[used], offset=rest)
         self._line = np.concatenate([[glum.intercept_], glum.coef_])
         self.margin = self._rows @ self._line[1:] + self._line[0]
         return ""
@@ -73,4 +80,4 @@ class LinearDescent:
 
     def fitted(self) -> FittedLinear:
         """Return the coefficients as they stand."""
-        return FittedLinear(self._names, float(self._line[0]), self._line[1:].copy())
+        return FittedLinear(self._names, float(self._line[0]), self._line[1 : 1 + len(self._names)].copy())

@@ -95,8 +95,8 @@ def updated_variance(variance: Floats, squares: Floats, shares: Floats, coupling
 def chosen_scale(losses_at: Callable[[float], Floats], without: Floats, entities: NDArray[np.int64]) -> float:
     """Choose the scale of an effect's prior variances by its held-out losses, climbing from 1 along `SCALES`.
 
-    Held-out rows are few, the rows behind the estimate are not: another scale must beat 1 by one standard error of
-    the difference (Breiman et al. 1984), and the effect must beat its absence by two.
+    Held-out rows are few, the rows behind the estimate are not: the effect must beat its absence by one standard
+    error of the difference (Breiman et al. 1984), and a scale above 1 must beat 1 by two. One below 1 is safe.
 
     Parameters
     ----------
@@ -137,9 +137,9 @@ def chosen_scale(losses_at: Callable[[float], Floats], without: Floats, entities
             place, best = place + direction, tried
         if place != start:
             break
-    if not is_better(best, losses, 1.0):
+    if place > start and not is_better(best, losses, 2.0):
         place, best = start, losses
-    return SCALES[place] if is_better(best, without, 2.0) else 0.0
+    return SCALES[place] if is_better(best, without, 1.0) else 0.0
 
 
 def fit_line(

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from spr.reorder.guarantees import LabelKind
 
+    Labels = Sequence[str] | NDArray[np.str_] | NDArray[np.object_]
+
 # Impressions of the next page that may already shape this one. Within h impressions, T shares that sum to s
 # fall due less than s * h + T times: never more than h times past h = T / (1 - s). Exact up to s = 0.97 for
 # three shares.
@@ -54,8 +56,8 @@ class Reordering:
 
 def reorder(
     value: ArrayLike,
-    edge_type: Sequence[str] | NDArray[np.str_],
-    minimum: Mapping[str, int] = {"connection": 2},
+    edge_type: Labels,
+    minimum: Mapping[str, int],
     within_top: int = 10,
 ) -> Reordering:
     """Order cohorts by value with at least ``minimum[t]`` of edge type t within the top ``within_top``.
@@ -66,7 +68,7 @@ def reorder(
         Value of each cohort; finite.
     edge_type : sequence of str, length n_cohorts
         Edge type of each cohort.
-    minimum : mapping of str to int, default {"connection": 2}
+    minimum : mapping of str to int
         Cohorts wanted by edge type. A type of which the page has too few is a shortfall, not an error.
     within_top : int, default 10
         The first positions that count; the whole page where it is shorter.
@@ -112,7 +114,7 @@ def reorder(
 
 def arrange(
     value: ArrayLike,
-    labels: Mapping[LabelKind, Sequence[str] | NDArray[np.str_]],
+    labels: Mapping[LabelKind, Labels],
     guarantees: Sequence[ImpressionGuarantee],
     *,
     delivered: Mapping[str, float] | None = None,
@@ -221,7 +223,7 @@ def _demand(
     return demands
 
 
-def _rank_members(ranked: Sequence[int], column: Sequence[str] | NDArray[np.str_], kind: str) -> dict[str, list[int]]:
+def _rank_members(ranked: Sequence[int], column: Labels, kind: str) -> dict[str, list[int]]:
     if len(column) != len(ranked):
         raise InvalidRequest(f"{kind} has {len(column)} entries for {len(ranked)} values; allowed: one per cohort")
     members: dict[str, list[int]] = {}

@@ -1,9 +1,9 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from simulations import World
@@ -12,6 +12,9 @@ from spr.assembly import assemble
 from spr.batch import CohortBatch
 from spr.errors import InvalidRequest, UnknownEntityType
 from spr.features import CohortFeatures
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 AT = datetime(2026, 1, 2, tzinfo=UTC)
 

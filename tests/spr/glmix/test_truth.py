@@ -172,6 +172,12 @@ def test_held_out_groups_stop_trees_from_memorising_entities() -> None:
     assert np.std(memorised.margins(frame)["fixed"]) > 0.8
 
 
+def test_trees_spend_the_boosting_budget_and_no_more() -> None:
+    frame, truth = _mixed(10, 40, 10)  # below 50 groups: nothing stops the boosting
+    model = GLMixClassifier(Trees(["x"], n_rounds=10), [RandomEffect("member", "key")], sweeps=4)
+    assert model.fit(frame, _labels("binomial", truth)).fixed_.n_rounds == 10
+
+
 def test_unseen_keys_get_the_correction_and_no_effect() -> None:
     rng = np.random.default_rng(8)
     key = np.repeat(np.arange(1500), 10)
