@@ -105,8 +105,15 @@ def make_lastfm(path: Path | None) -> QuickstartTables:
 
 
 def rank_some(ranker: SecondPassRanker, tables: QuickstartTables, n: int) -> list[Page]:
-    """Rank the first test page of some frequent viewers, and of one who was never seen."""
+    """Rank the first test page (not a shuffled one) of some frequent viewers, and of one who was never seen."""
+    import numpy as np
+
+    from spr.reorder import is_random
+
+    exploration = ranker.config.exploration
     first = tables.test.drop_duplicates("viewer_id")
+    shuffled = [is_random(r, exploration.random_share, exploration.salt) for r in first["request_id"]]
+    first = first[~np.array(shuffled)]
     often = first["viewer_id"].map(tables.frequency)
     wanted = [*first.loc[often == "frequent", "request_id"][: n - 1], *first.loc[often == "unseen", "request_id"][:1]]
     logged = tables.test[tables.test["request_id"].isin(wanted)]

@@ -165,8 +165,8 @@ def _objects(values: list[str]) -> NDArray[np.object_]:
 
 def _column(values: Sequence[Any]) -> Column:
     """Read one feature of n things: numbers and booleans as float64, embeddings as float32[n, d], else strings."""
-    first = next((value for value in values if value is not None), None)
-    if first is None or isinstance(first, (int, float, bool, np.number, np.bool_)):
+    first = values[0] if values[0] is not None else next((value for value in values if value is not None), None)
+    if first is None or isinstance(first, (float, int, np.number, np.bool_)):
         return np.array(values, dtype=np.float64)
     if isinstance(first, str):
         return _objects(list(values))
@@ -214,15 +214,22 @@ def _check_cohorts(request: RankingRequest, known: Mapping[str, EntityType]) -> 
             raise UnknownEntityType(name_unknown("entity type", cohort.entity_type, known, where))
         if cohort.size == 0:
             raise InvalidRequest(f"{where}: cohort {cohort.cohort_id!r} is empty; leave it out of the request")
-        lengths = {"raw_score": len(cohort.raw_score)}
+        lengths = [len(cohort.raw_score), *map(len, cohort.entity_features.values())]
         if not isinstance(cohort.ranker_version, str):
-            lengths["ranker_version"] = len(cohort.ranker_version)
-        lengths |= {f"entity_features[{name!r}]": len(v) for name, v in cohort.entity_features.items()}
-        for name, length in lengths.items():
-            if length != cohort.size:
-                raise InvalidRequest(
-                    f"{where}: cohort {cohort.cohort_id!r} has {cohort.size} entities and {length} values of {name}"
-                )
+            lengths.append(len(cohort.ranker_version))
+        if lengths.count(cohort.size) != len(lengths):
+            raise InvalidRequest(f"{where}: {_name_ragged(cohort)}")
+
+
+def _name_ragged(cohort: Cohort) -> str:
+    values: dict[str, Sequence[object]] = {"raw_score": cohort.raw_score, "ranker_version": cohort.ranker_version}
+    values |= {f"entity_features[{name!r}]": of_entity for name, of_entity in cohort.entity_features.items()}
+    name, length = next(
+        (name, len(of_entity))
+        for name, of_entity in values.items()
+        if not isinstance(of_entity, str) and len(of_entity) != cohort.size
+    )
+    return f"cohort {cohort.cohort_id!r} has {cohort.size} entities and {length} values of {name}"
 
 
 def _name_infinite(request: RankingRequest, raw_score: NDArray[np.float64]) -> str:

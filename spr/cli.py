@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     from spr.evaluation import Comparison
     from spr.progress import Progress
 
-console = Console()
+_terminal = Console()
+# Where output goes to a file or a log, tables are not squeezed into 80 columns.
+console = _terminal if _terminal.is_terminal else Console(width=140)
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help=__doc__.splitlines()[0], pretty_exceptions_enable=False
 )
@@ -175,8 +177,11 @@ def print_table(frame: pd.DataFrame, title: str) -> None:
 
 def print_comparison(comparison: Comparison) -> None:
     """Print the metrics on all pages, then the ranker's difference to each other prediction by segment."""
-    metrics = comparison.table().xs("all")
-    print_table(metrics, "held-out pages of the random policy [95 % interval, bootstrap over viewers]")
+    metrics = comparison.table()
+    of_all = metrics[metrics.index.get_level_values("segment") == "all"].droplevel("segment")
+    title = "held-out pages of the random policy [95 % interval, bootstrap over viewers]"
+    for columns in (["normalized_cross_entropy", "ndcg", "auc"], ["top1_rate", "grouped_auc", "calibration_error"]):
+        print_table(of_all[columns], title)
     for segment, part in comparison.difference_table().groupby("segment", sort=False):
         print_table(part.droplevel("segment"), f"difference, {segment} viewers (* = the interval excludes 0)")
 

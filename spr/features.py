@@ -192,10 +192,9 @@ class CohortFeatures:
             block = self._scope_block(scope, columns, n, at)
             matrix[:, end : end + block.shape[1]] = block if scope == "cohort" else block[request]
             end += block.shape[1]
-        for source in self._by_scope.get("entity", ()):
-            block = self._entity_block(source, batch, slots, request)
-            matrix[:, end : end + block.shape[1]] = block
-            end += block.shape[1]
+        for source, width in self._by_scope["entity"]:
+            matrix[:, end : end + width] = self._entity_block(source, batch, slots, request)
+            end += width
         matrix[:, end] = position
         return matrix
 
@@ -279,9 +278,9 @@ class CohortFeatures:
         return np.hstack((np.eye(len(hot)), hot)).astype(np.float32)
 
     @cached_property
-    def _by_scope(self) -> dict[str, list[Source]]:
+    def _by_scope(self) -> dict[str, list[tuple[Source, int]]]:
         return {
-            scope: [source for source in self.sources if source.scope == scope]
+            scope: [(source, len(source.columns)) for source in self.sources if source.scope == scope]
             for scope in ("viewer", "context", "cohort", "entity")
         }
 
@@ -311,10 +310,10 @@ class CohortFeatures:
         self, scope: str, columns: Mapping[str, Column], n: int, at: NDArray[np.datetime64]
     ) -> NDArray[np.float32]:
         sources = self._by_scope[scope]
-        block = np.full((n, sum(len(source.columns) for source in sources)), np.nan, dtype=np.float32)
+        block = np.full((n, sum(width for _, width in sources)), np.nan, dtype=np.float32)
         end = 0
-        for source in sources:
-            start, end = end, end + len(source.columns)
+        for source, width in sources:
+            start, end = end, end + width
             column = columns.get(source.name)
             if column is not None:
                 block[:, start:end] = _encode(source, column, at)
@@ -333,10 +332,10 @@ class CohortFeatures:
             similarity = _cosine(column[slots], np.asarray(viewer)[request][:, None, :])
             values = np.where(slots >= 0, similarity, np.nan)
             return np.column_stack((mean(values), maximum(values))).astype(np.float32)
-        encoded = _encode(source, column, at)
-        return np.column_stack(
-            [mean(gather_slots(encoded[:, i].astype(np.float64), slots)) for i in range(encoded.shape[1])]
-        ).astype(np.float32)
+        encoded = np.broadcast_to(_encode(source, column, at), (len(column), len(source.columns)))
+        return np.column_stack([mean(gather_slots(part.astype(np.float64), slots)) for part in encoded.T]).astype(
+            np.float32
+        )
 
 
 def kind_of(column: Column) -> Kind:
@@ -357,11 +356,12 @@ def _describe(scope: Scope, name: str, column: Column, max_levels: int) -> Sourc
     return Source(scope, name, kind, size=column.shape[1] if kind == "embedding" else 1)
 
 
-def _encode(source: Source, column: Column, at: NDArray[np.datetime64]) -> NDArray[np.float32]:
+def _encode(source: Source, column: Column, at: NDArray[np.datetime64]) -> NDArray[np.float32] | Column:
     kind = kind_of(column)
-    all_null = kind == "number" and bool(np.isnan(column).all())
-    if all_null:
-        return np.full((len(column), len(source.columns)), np.nan, dtype=np.float32)
+    if kind == source.kind == "number":
+        return column[:, None]
+    if kind == "number" and np.isnan(column).all():
+        return np.full((len(column), 1), np.nan, dtype=np.float32)
     if kind != source.kind or (kind == "embedding" and column.shape[1] != source.size):
         found = f"{kind} of size {column.shape[1]}" if kind == "embedding" else kind
         raise InvalidRequest(
@@ -375,7 +375,7 @@ def _encode(source: Source, column: Column, at: NDArray[np.datetime64]) -> NDArr
         hot: NDArray[np.float32] = (column[:, None] == np.array(source.levels, dtype=object)).astype(np.float32)
         hot[null] = np.nan
         return hot
-    return np.asarray(column, dtype=np.float32).reshape(len(column), -1)
+    return column
 
 
 def _cosine(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 SPR = "SPR"
 FIXED_ONLY = "SPR, fixed effect only"
-SHOWN = ("normalized_cross_entropy", "ndcg", "auc", "top1_rate", "calibration_error")
+SHOWN = ("normalized_cross_entropy", "ndcg", "auc", "top1_rate", "grouped_auc", "calibration_error")
 
 
 @dataclass(frozen=True)

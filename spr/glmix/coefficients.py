@@ -107,10 +107,6 @@ class Coefficients:
     def _rows(self) -> dict[str | int, int]:
         return {key: row for row, key in enumerate(self.keys.tolist())}
 
-    @cached_property
-    def _index(self) -> pd.Index:
-        return pd.Index(self.keys)
-
     def lookup(self, key: str | int) -> Rows | None:
         """Return the coefficients of one entity, or None where it was not in training."""
         row = self._rows.get(key)
@@ -124,20 +120,16 @@ class Coefficients:
         InvalidModelInput
             Strings are asked for where the keys are integers, or integers where they are strings.
         """
+        asked = keys.tolist()
+        known = next((key for key in asked if key is not None), None)
         integers = self.keys.dtype != object
-        known = keys[[key is not None for key in keys.tolist()]] if keys.dtype == object else keys
-        if len(known) and len(self.keys) and isinstance(known[0], str) == integers:
+        if known is not None and len(self.keys) and isinstance(known, str) == integers:
             raise InvalidModelInput(
-                f"key column {self.key!r} of random effect {self.name!r} holds {type(known[0]).__name__}, but held "
+                f"key column {self.key!r} of random effect {self.name!r} holds {type(known).__name__}, but held "
                 f"{'int' if integers else 'str'} in fit; convert it with .astype({'int' if integers else 'str'})."
             )
-        found = np.full(len(keys), -1, dtype=np.int64)
-        if len(known) == len(keys):
-            found[:] = self._index.get_indexer(pd.Index(keys))
-        elif len(known):
-            null = np.array([key is None for key in keys.tolist()])
-            found[~null] = self._index.get_indexer(pd.Index(known.astype(np.int64) if integers else known))
-        return found
+        row_of = self._rows
+        return np.array([row_of.get(key, -1) for key in asked], dtype=np.int64)
 
     def margin(self, rows: Rows, keys: Keys) -> NDArray[np.float64]:
         """Return each row's margin: its features times its entity's coefficients, plus the intercept.
