@@ -51,6 +51,7 @@ def split_pages(impressions: pd.DataFrame, *, until: pd.Timestamp, seed: int) ->
 
     Examples
     --------
+    >>> import pandas as pd
     >>> from simulations import World
     >>> split = split_pages(World(100, seed=1).impressions(400), until=pd.Timestamp("2026-01-24", tz="UTC"), seed=1)
     >>> sorted(set(split.frequency.values()))

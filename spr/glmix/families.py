@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numba
 import numpy as np
-from scipy.optimize import brentq
 
 from spr.errors import InvalidModelInput, name_unknown
 
@@ -158,6 +157,8 @@ class Family:
 
         A mean at the edge of the support (all 0, all 1) is moved half a row inwards, so that the answer is finite.
         """
+        from scipy.optimize import brentq  # half a second to import, and serving never comes here
+
         total = float(weights.sum())
         mean = float(labels @ weights) / total
         if self.code == GAUSSIAN:

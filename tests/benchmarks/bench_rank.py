@@ -5,6 +5,7 @@ Both run in turn in the same process, on one thread; CPU time. The peer scores t
 
 from __future__ import annotations
 
+import tempfile
 import time
 from datetime import UTC, datetime
 
@@ -57,9 +58,9 @@ def cpu_seconds(call: object) -> float:
 
 
 def main() -> None:
-    fitted = fit_ranker()
-    fitted.save("/tmp/spr-bench-bundle")
-    ranker = spr.load("/tmp/spr-bench-bundle")
+    with tempfile.TemporaryDirectory() as folder:
+        fit_ranker().save(f"{folder}/bundle")
+        ranker = spr.load(f"{folder}/bundle")
     requests = [make_request(ranker, r) for r in range(20)]
     batch = CohortBatch.of_request(requests[0], ranker.config.entity_types)
     matrix = ranker.features.build(batch, ranker.calibrate(batch)[0])

@@ -343,7 +343,7 @@ def test_reorder_of_an_empty_page_owes_nothing():
 )
 def test_reorder_refuses_values_it_cannot_order(value, edge, message):
     with pytest.raises(InvalidRequest, match=message):
-        reorder(value, edge)
+        reorder(value, edge, {"connection": 2})
 
 
 @pytest.mark.parametrize(
