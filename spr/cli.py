@@ -182,6 +182,7 @@ def print_comparison(comparison: Comparison) -> None:
     title = "held-out pages of the random policy [95 % interval, bootstrap over viewers]"
     for columns in (["normalized_cross_entropy", "ndcg", "auc"], ["top1_rate", "grouped_auc", "calibration_error"]):
         print_table(of_all[columns], title)
+    print_table(comparison.entity_type_table(), "SPR by entity type")
     for segment, part in comparison.difference_table().groupby("segment", sort=False):
         print_table(part.droplevel("segment"), f"difference, {segment} viewers (* = the interval excludes 0)")
 

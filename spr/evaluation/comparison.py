@@ -52,6 +52,15 @@ class Comparison:
         shown = self.metrics.formatted(digits=4)[list(metrics)]
         return shown[~shown.index.get_level_values("segment").str.startswith("entity_type=")].rename(index=_plain)
 
+    def entity_type_table(
+        self, metrics: Sequence[str] = ("normalized_cross_entropy", "auc", "calibration_error")
+    ) -> pd.DataFrame:
+        """Return the ranker's metrics by entity type, cells ``estimate [low, high]``."""
+        shown = self.metrics.formatted(digits=4)[list(metrics)]
+        shown = shown[shown.index.get_level_values("prediction") == SPR].droplevel("prediction")
+        shown = shown[shown.index.str.startswith("entity_type=")]
+        return shown.rename(index=lambda name: name.removeprefix("entity_type=")).rename_axis("entity_type")
+
     def difference_table(self, metrics: Sequence[str] = ("normalized_cross_entropy", "ndcg")) -> pd.DataFrame:
         """Return the ranker minus each other prediction as ``estimate [low, high]``, paired by viewer.
 
