@@ -101,6 +101,8 @@ def _locate(
     table: pd.DataFrame, key: Sequence[str], rows: pd.DataFrame, at: NDArray[np.datetime64]
 ) -> NDArray[np.int64]:
     """Return for each row the last row of the table with its key, at or before its moment; -1 where none is."""
+    if table.empty:
+        return np.full(len(rows), -1)
     both = pd.concat([table[list(key)], rows[list(key)]], ignore_index=True)
     code = both.groupby(list(key), sort=False).ngroup().to_numpy()
     own, asked = code[: len(table)], code[len(table) :]
@@ -120,13 +122,15 @@ def _locate(
 
 def _take(values: pd.Series, rows: NDArray[np.int64], name: str) -> Column:
     there = rows >= 0
+    if values.empty:
+        return np.full(len(rows), np.nan)
     if pd.api.types.is_bool_dtype(values) or pd.api.types.is_numeric_dtype(values):
         numbers = values.to_numpy(dtype=np.float64, na_value=np.nan)
         return np.where(there, numbers[rows], np.nan)
     if pd.api.types.is_datetime64_any_dtype(values):
         return np.where(there, values.to_numpy(dtype="datetime64[us]")[rows], np.datetime64("NaT"))
     objects = values.to_numpy(dtype=object)
-    known = objects[values.notna().to_numpy()] if len(objects) else objects
+    known = objects[values.notna().to_numpy()]
     if len(known) and isinstance(known[0], (list, tuple, np.ndarray)):
         return _take_embeddings(objects, known, rows, name)
     # The last one stands for a row that is not there.

@@ -121,40 +121,49 @@ class CohortBatch:
         """
         cohorts = request.cohorts
         _check_cohorts(request, known)
-        sizes = [cohort.size for cohort in cohorts]
         offset = np.zeros(len(cohorts) + 1, dtype=np.int64)
-        np.cumsum(sizes, out=offset[1:])
-        raw_score = np.array([s for cohort in cohorts for s in cohort.raw_score], dtype=np.float64)
-        if np.isinf(raw_score).any():
-            raise InvalidRequest(_name_infinite(request, raw_score))
+        np.cumsum([cohort.size for cohort in cohorts], out=offset[1:])
+        raw_score = _read_raw_scores(request)
         rankers, ranker = _number_rankers(cohorts)
-        return cls(
-            request_id=_objects([request.request_id]),
-            at=np.array([to_utc(request.at)]),
-            viewer_id=_objects([request.viewer.viewer_id]),
-            cohort_offset=np.array([0, len(cohorts)]),
-            cohort_id=_objects([cohort.cohort_id for cohort in cohorts]),
-            cohort_kind=_objects([cohort.cohort_kind or cohort.cohort_id for cohort in cohorts]),
-            entity_type=_objects([cohort.entity_type for cohort in cohorts]),
-            entity_offset=offset,
-            entity_id=_objects([entity for cohort in cohorts for entity in cohort.entity_id]),
-            raw_score=raw_score,
-            ranker=np.array(ranker, dtype=np.int64),
-            rankers=rankers,
-            viewer_features={name: _column([value]) for name, value in request.viewer.features.items()},
-            context={name: _column([value]) for name, value in request.context.items()},
-            cohort_features=_gather([cohort.features for cohort in cohorts]),
-            entity_features=_gather_entities(cohorts),
-        )
+        try:
+            return cls(
+                request_id=_objects([request.request_id]),
+                at=np.array([to_utc(request.at)]),
+                viewer_id=_objects([request.viewer.viewer_id]),
+                cohort_offset=np.array([0, len(cohorts)]),
+                cohort_id=_objects([cohort.cohort_id for cohort in cohorts]),
+                cohort_kind=_objects([cohort.cohort_kind or cohort.cohort_id for cohort in cohorts]),
+                entity_type=_objects([cohort.entity_type for cohort in cohorts]),
+                entity_offset=offset,
+                entity_id=_objects([entity for cohort in cohorts for entity in cohort.entity_id]),
+                raw_score=raw_score,
+                ranker=np.array(ranker, dtype=np.int64),
+                rankers=rankers,
+                viewer_features=_read_one(request.viewer.features),
+                context=_read_one(request.context),
+                cohort_features=_gather([cohort.features for cohort in cohorts]),
+                entity_features=_gather_entities(cohorts),
+            )
+        except (TypeError, ValueError) as error:
+            raise InvalidRequest(f"request {request.request_id!r} cannot be read: {error}") from error
 
 
 def to_utc(at: Any) -> np.datetime64:
-    """Return a moment as datetime64[us] in UTC; without a time zone it is read as UTC."""
+    """Return a moment as datetime64[us] in UTC; without a time zone it is read as UTC.
+
+    Raises
+    ------
+    ValueError
+        When it is None, NaT or no moment.
+    """
     if getattr(at, "tzinfo", None) is not None:
         from datetime import UTC
 
         at = at.astimezone(UTC).replace(tzinfo=None)
-    return np.datetime64(at, "us")
+    moment = np.datetime64(at, "us") if at is not None else np.datetime64("NaT")
+    if np.isnat(moment):
+        raise ValueError(f"{at!r} is not a moment")
+    return moment
 
 
 def _objects(values: list[str]) -> NDArray[np.object_]:
@@ -163,28 +172,49 @@ def _objects(values: list[str]) -> NDArray[np.object_]:
     return column
 
 
-def _column(values: Sequence[Any]) -> Column:
+def _column(name: str, values: Sequence[Any]) -> Column:
     """Read one feature of n things: numbers and booleans as float64, embeddings as float32[n, d], else strings."""
     first = values[0] if values[0] is not None else next((value for value in values if value is not None), None)
-    if first is None or isinstance(first, (float, int, np.number, np.bool_)):
-        return np.array(values, dtype=np.float64)
-    if isinstance(first, str):
-        return _objects(list(values))
-    if isinstance(first, (Sequence, np.ndarray)):
-        empty = np.full(len(first), np.nan, dtype=np.float32)
-        return np.array([empty if value is None else value for value in values], dtype=np.float32)
-    return np.array([np.datetime64("NaT") if v is None else to_utc(v) for v in values], dtype="datetime64[us]")
+    try:
+        if first is None or isinstance(first, (float, int, np.number, np.bool_)):
+            return np.array(values, dtype=np.float64)
+        if isinstance(first, str):
+            return _objects(list(values))
+        if isinstance(first, (Sequence, np.ndarray)):
+            empty = np.full(len(first), np.nan, dtype=np.float32)
+            return np.array([empty if value is None else value for value in values], dtype=np.float32)
+        return np.array([np.datetime64("NaT") if v is None else to_utc(v) for v in values], dtype="datetime64[us]")
+    except (TypeError, ValueError) as error:
+        raise InvalidRequest(f"feature {name!r} mixes kinds or holds {first!r}: {error}") from error
+
+
+def _read_one(features: Mapping[str, Any]) -> dict[str, Column]:
+    """Read the features of one thing; all plain floats share one array."""
+    numbers = {name: value for name, value in features.items() if type(value) is float}
+    shared = np.array(list(numbers.values()), dtype=np.float64)
+    columns: dict[str, Column] = {name: shared[i : i + 1] for i, name in enumerate(numbers)}
+    return columns | {name: _column(name, [value]) for name, value in features.items() if name not in numbers}
+
+
+def _read_raw_scores(request: RankingRequest) -> NDArray[np.float64]:
+    try:
+        raw_score = np.array([s for cohort in request.cohorts for s in cohort.raw_score], dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InvalidRequest(f"request {request.request_id!r}: a raw score is not a number: {error}") from error
+    if np.isinf(raw_score).any():
+        raise InvalidRequest(_name_infinite(request, raw_score))
+    return raw_score
 
 
 def _gather(features: list[Mapping[str, Any]]) -> dict[str, Column]:
     names = dict.fromkeys(name for feature in features for name in feature)
-    return {name: _column([feature.get(name) for feature in features]) for name in names}
+    return {name: _column(name, [feature.get(name) for feature in features]) for name in names}
 
 
 def _gather_entities(cohorts: Sequence[Cohort]) -> dict[str, Column]:
     names = dict.fromkeys(name for cohort in cohorts for name in cohort.entity_features)
     return {
-        name: _column([v for cohort in cohorts for v in cohort.entity_features.get(name, (None,) * cohort.size)])
+        name: _column(name, [v for cohort in cohorts for v in cohort.entity_features.get(name, (None,) * cohort.size)])
         for name in names
     }
 
@@ -215,6 +245,8 @@ def _check_cohorts(request: RankingRequest, known: Mapping[str, EntityType]) -> 
         if cohort.size == 0:
             raise InvalidRequest(f"{where}: cohort {cohort.cohort_id!r} is empty; leave it out of the request")
         lengths = [len(cohort.raw_score), *map(len, cohort.entity_features.values())]
+        if not isinstance(cohort.ranker_version, (str, Sequence, np.ndarray)):
+            raise InvalidRequest(f"{where}: cohort {cohort.cohort_id!r} has ranker_version={cohort.ranker_version!r}")
         if not isinstance(cohort.ranker_version, str):
             lengths.append(len(cohort.ranker_version))
         if lengths.count(cohort.size) != len(lengths):

@@ -5,7 +5,7 @@
     manifest.json        schema version, config and its hash, library versions, part versions, sha256 of each file
     calibrators/         one JSON file of curves
     features.json        columns, levels, kinds
-    trees/               the boosted trees (UBJSON) and the position margin (npy)
+    trees/               the boosted trees (UBJSON), their columns and intercept
     coefficients/<name>/ keys (Parquet) and coefficients (npy) of a random effect: the only place of viewer ids
     factors.json         importance factors
     golden.json          what a synthetic request must give; replayed at load
@@ -62,12 +62,15 @@ def save(ranker: SecondPassRanker, path: str | Path) -> None:
         When ``path`` holds something that is not a bundle.
     """
     path = Path(path)
+    if path.is_file():
+        raise BundleError(f"{path} is a file; a bundle is a directory")
     if path.exists() and any(path.iterdir()) and not (path / "manifest.json").is_file():
         raise BundleError(f"{path} holds files that are not a bundle; choose another directory")
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
     try:
         _write_parts(ranker, fresh)
+        fresh.chmod(0o755)  # mkdtemp lets only its maker in; a service may run as another user
         if path.exists():
             replaced = fresh.with_name(f"{fresh.name}-replaced")
             path.rename(replaced)
@@ -103,8 +106,11 @@ def load(path: str | Path) -> SecondPassRanker:
     _check_files(path, manifest)
     try:
         ranker = _read_parts(path, manifest)
-    except (ValueError, LookupError, TypeError, OSError) as error:
+        altered = dict(ranker.versions) != manifest["versions"] or ranker.config.hash != manifest["config_hash"]
+    except (ValueError, LookupError, TypeError, AttributeError, OSError) as error:
         raise BundleError(f"bundle {path}: a part cannot be read: {error}") from error
+    if altered:
+        raise BundleError(f"bundle {path}: manifest.json was altered (its parts have other versions than it says)")
     _replay_golden(ranker, path)
     return ranker
 
@@ -115,7 +121,6 @@ def _write_parts(ranker: SecondPassRanker, path: Path) -> None:
     _write_json(path / "features.json", ranker.features.to_dict())
     (path / "trees").mkdir()
     ranker.trees.fitted.save(path / "trees")
-    np.save(path / "trees" / "position_margin.npy", ranker.trees.position_margin)
     for effect in ranker.effects:
         (path / "coefficients" / effect.name).mkdir(parents=True)
         effect.save(path / "coefficients" / effect.name)
@@ -143,11 +148,7 @@ def _read_parts(path: Path, manifest: Mapping[str, Any]) -> SecondPassRanker:
     from spr.glmix.fixed import FittedTrees
 
     features = CohortFeatures.from_dict(_read_json(path / "features.json"))
-    trees = CohortTrees(
-        FittedTrees.load(path / "trees"),
-        features.columns,
-        np.load(path / "trees" / "position_margin.npy", allow_pickle=False),
-    )
+    trees = CohortTrees(FittedTrees.load(path / "trees"), features.columns)
     intercept, slope = manifest["unseen_correction"]
     return SecondPassRanker(
         config=Config.from_dict(manifest["config"], source=f"bundle {path}"),
@@ -166,8 +167,17 @@ def _read_manifest(path: Path) -> dict[str, Any]:
         raise BundleError(f"no bundle at {path}: there is no manifest.json")
     try:
         manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
-        schema_version, libraries = manifest["schema_version"], manifest["libraries"]
-        missing = {"config", "sha256", "effects", "unseen_correction", "versions", "history"} - manifest.keys()
+        schema_version, written = manifest["schema_version"], str(manifest["libraries"]["xgboost"])
+        named = {str(name): str(digest) for name, digest in manifest["sha256"].items()}
+        missing = {
+            "config",
+            "sha256",
+            "effects",
+            "unseen_correction",
+            "versions",
+            "history",
+            "config_hash",
+        } - manifest.keys()
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BundleError(f"bundle {path}: manifest.json is damaged: {error!r}") from error
     if missing:
@@ -177,18 +187,18 @@ def _read_manifest(path: Path) -> dict[str, Any]:
             f"bundle {path} has schema version {schema_version}; this library reads {SCHEMA_VERSION}: "
             "install the spr that wrote it, or fit again"
         )
-    written, here = str(libraries.get("xgboost", "0")), installed("xgboost")
+    here = installed("xgboost")
     if _major_minor(here) < _major_minor(written):
         raise BundleError(
             f"bundle {path} was written with xgboost {written}; here is {here}, and older versions misread "
             f"newer trees: install xgboost>={written}"
         )
-    return dict(manifest)
+    return {**manifest, "sha256": named}
 
 
 def _check_files(path: Path, manifest: Mapping[str, Any]) -> None:
     there = {file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file()} - {"manifest.json"}
-    named = dict(manifest["sha256"])
+    named = manifest["sha256"]
     for name in sorted(named.keys() | there):
         if name not in there:
             raise BundleError(f"bundle {path}: {name} is missing")
@@ -215,8 +225,9 @@ def _golden_margin(ranker: SecondPassRanker) -> list[float]:
     request = _golden_request(ranker)
     batch = CohortBatch.of_request(request, ranker.config.entity_types)
     position = np.arange(batch.n_cohorts)
-    margin = ranker.evaluate(batch, position=position, coefficients=request.coefficients).margin
-    return [float(m) for m in margin]
+    seen = ranker.value_cohorts(batch, position=position, given=request.coefficients).margin
+    unseen = ranker.value_cohorts(batch, given=dict.fromkeys(request.coefficients)).margin
+    return [float(m) for m in (*seen, *unseen)]
 
 
 def _golden_request(ranker: SecondPassRanker) -> RankingRequest:

@@ -31,7 +31,10 @@ _terminal = Console()
 # Where output goes to a file or a log, tables are not squeezed into 80 columns.
 console = _terminal if _terminal.is_terminal else Console(width=140)
 app = typer.Typer(
-    no_args_is_help=True, add_completion=False, help=__doc__.splitlines()[0], pretty_exceptions_enable=False
+    no_args_is_help=True,
+    add_completion=False,
+    help="Rank cohorts of different kinds of things against each other.",
+    pretty_exceptions_enable=False,
 )
 
 Impressions = Annotated[Path, typer.Option(help="Impressions table: Parquet or CSV.")]

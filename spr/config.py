@@ -264,6 +264,8 @@ class Config(_Section):
             if edge_type not in self.edge_types:
                 raise ConfigError(name_unknown("edge type", edge_type, self.edge_types, f"{source}, [importance]"))
         for guarantee in self.guarantees:
+            if guarantee.name == "total":
+                raise ConfigError(f"{source}: a guarantee cannot be called 'total': delivered_total counts all")
             for what, label, known in (
                 ("edge type", guarantee.edge_type, self.edge_types),
                 ("entity type", guarantee.entity_type, tuple(self.entity_types)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections import Counter
@@ -206,8 +207,12 @@ class CohortFeatures:
         """Return int64[C, width]: the entities of each cohort's top k, -1 where there are fewer."""
         return top_slots(batch, self._top_k[self._code_types(batch)], self.width)
 
+    def places(self, columns: tuple[str, ...]) -> list[int]:
+        """Return where columns stand in the matrix."""
+        return [self._place[column] for column in columns]
+
     def keys(self, batch: CohortBatch, key: str) -> NDArray[np.object_]:
-        """Return object[C]: the key of each cohort for a random effect, None where it is null.
+        """Return object[C]: the key of each cohort for a random effect, None where it is null or missing.
 
         Parameters
         ----------
@@ -220,21 +225,31 @@ class CohortFeatures:
         Raises
         ------
         LookupError
-            When there is no such key.
+            When the tables of the fit had no such key.
         """
+        if key in ("cohort_kind", "entity_type"):
+            return np.asarray(getattr(batch, key), dtype=object)
         request = batch.request_of_cohort()
         if key == "viewer_id":
             return batch.viewer_id[request]
-        if key in ("cohort_kind", "entity_type"):
-            return np.asarray(getattr(batch, key), dtype=object)
-        per_request = dict(batch.viewer_features) | {f"context_{n}": c for n, c in batch.context.items()}
-        per_cohort = {f"cohort_{n}": c for n, c in batch.cohort_features.items()}
-        if key in per_request:
-            return np.asarray(per_request[key], dtype=object)[request]
-        if key in per_cohort:
-            return np.asarray(per_cohort[key], dtype=object)
-        known = ["viewer_id", "cohort_kind", "entity_type", *per_request, *per_cohort]
-        raise LookupError(name_unknown("key of a random effect", key, known))
+        if key not in self.key_names:
+            raise LookupError(name_unknown("key of a random effect", key, self.key_names))
+        scope, name = self.key_names[key]
+        columns = {"viewer": batch.viewer_features, "context": batch.context, "cohort": batch.cohort_features}[scope]
+        column = columns.get(name)
+        if column is None or column.dtype != object:
+            return np.full(batch.n_cohorts, None)
+        return np.asarray(column if scope == "cohort" else column[request], dtype=object)
+
+    @cached_property
+    def key_names(self) -> dict[str, tuple[str, str]]:
+        """Categories that may key a random effect: name of the key -> (scope, feature)."""
+        prefix = {"viewer": "", "context": "context_", "cohort": "cohort_"}
+        return {
+            prefix[source.scope] + source.name: (source.scope, source.name)
+            for source in self.sources
+            if source.scope in prefix and source.kind == "category"
+        }
 
     @cached_property
     def version(self) -> str:
@@ -259,6 +274,10 @@ class CohortFeatures:
             Source(s["scope"], s["name"], s["kind"], tuple(s["levels"]), s["size"]) for s in content["sources"]
         )
         return cls(types, sources)
+
+    @cached_property
+    def _place(self) -> dict[str, int]:
+        return {column: place for place, column in enumerate(self.columns)}
 
     @cached_property
     def _codes(self) -> dict[str, int]:
@@ -311,28 +330,42 @@ class CohortFeatures:
     ) -> NDArray[np.float32]:
         sources = self._by_scope[scope]
         block = np.full((n, sum(width for _, width in sources)), np.nan, dtype=np.float32)
+        numbers: list[Column] = []
+        places: list[int] = []
         end = 0
         for source, width in sources:
             start, end = end, end + width
             column = columns.get(source.name)
-            if column is not None:
+            if column is None:
+                continue
+            if source.kind == "number" == kind_of(column):
+                numbers.append(column)
+                places.append(start)
+            else:
                 block[:, start:end] = _encode(source, column, at)
+        if numbers:  # at once: one assignment a number would be most of a page's feature time
+            block[:, places] = np.array(numbers).T
         return block
 
     def _entity_block(
         self, source: Source, batch: CohortBatch, slots: NDArray[np.int64], request: NDArray[np.int64]
     ) -> NDArray[np.float32]:
         column = batch.entity_features.get(source.name)
-        viewer = batch.viewer_features.get(source.name)
         empty = np.full((batch.n_cohorts, len(source.columns)), np.nan, dtype=np.float32)
-        if column is None or (source.kind == "embedding" and viewer is None):
+        if column is None:
             return empty
         at = batch.at[request][batch.cohort_of_entity()] if source.kind == "moment" else batch.at
+        encoded = _encode(source, column, at)
         if source.kind == "embedding":
-            similarity = _cosine(column[slots], np.asarray(viewer)[request][:, None, :])
-            values = np.where(slots >= 0, similarity, np.nan)
-            return np.column_stack((mean(values), maximum(values))).astype(np.float32)
-        encoded = np.broadcast_to(_encode(source, column, at), (len(column), len(source.columns)))
+            of_viewer = batch.viewer_features.get(source.name)
+            if of_viewer is None:
+                return empty
+            viewer = _encode(dataclasses.replace(source, scope="viewer"), of_viewer, batch.at)
+            if encoded.shape[1] != viewer.shape[1]:
+                return empty  # one of them is null throughout
+            similarity = np.where(slots >= 0, _cosine(encoded[slots], viewer[request][:, None, :]), np.nan)
+            return np.column_stack((mean(similarity), maximum(similarity))).astype(np.float32)
+        encoded = np.broadcast_to(encoded, (len(column), len(source.columns)))
         return np.column_stack([mean(gather_slots(part.astype(np.float64), slots)) for part in encoded.T]).astype(
             np.float32
         )
@@ -359,7 +392,7 @@ def _describe(scope: Scope, name: str, column: Column, max_levels: int) -> Sourc
 def _encode(source: Source, column: Column, at: NDArray[np.datetime64]) -> NDArray[np.float32] | Column:
     kind = kind_of(column)
     if kind == source.kind == "number":
-        return column[:, None]
+        return np.asarray(column)[:, None]
     if kind == "number" and np.isnan(column).all():
         return np.full((len(column), 1), np.nan, dtype=np.float32)
     if kind != source.kind or (kind == "embedding" and column.shape[1] != source.size):

@@ -40,6 +40,6 @@ def history_table(history: Sequence[Choice]) -> pd.DataFrame:
     rows = [
         {"what": c.what, "option": option, "log_loss": loss, "chosen": option == c.chosen, "judged_on": c.judged_on}
         for c in history
-        for option, loss in c.losses.items()
+        for option, loss in (c.losses or {c.chosen: float("nan")}).items()
     ]
     return pd.DataFrame(rows, columns=["what", "option", "log_loss", "chosen", "judged_on"])

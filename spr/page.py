@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping, Sequence
 
     import pandas as pd
     from numpy.typing import NDArray
@@ -35,8 +36,12 @@ class CohortValues:
         The sum of the margins, its sigmoid, the edge type's factor, and probability x importance.
     edge_type : object[C]
         Strings.
-    fallbacks : tuple of (request index, sentence)
-        What the configuration's fallbacks stood in for.
+    scorable : bool[C]
+        Whether the cohort has an entity with a raw score; the others are left off the page.
+    seen : bool[C]
+        Whether the viewer has coefficients in a random effect keyed by viewer.
+    fallbacks : mapping of int to list of str
+        By request index, what the configuration's fallbacks stood in for.
     """
 
     batch: CohortBatch
@@ -47,7 +52,9 @@ class CohortValues:
     importance: NDArray[np.float64]
     value: NDArray[np.float64]
     edge_type: NDArray[np.object_]
-    fallbacks: tuple[tuple[int, str], ...]
+    scorable: NDArray[np.bool_]
+    seen: NDArray[np.bool_]
+    fallbacks: Mapping[int, Sequence[str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +110,7 @@ class Page:
     omitted : mapping of str to str
         Cohorts of the request that are not on the page, and why.
     fallbacks : tuple of str
-        What the configuration's fallbacks stood in for, and whether the viewer was unseen.
+        What the configuration's fallbacks stood in for, a viewer without random effect, counters passed over.
     versions : mapping of str to str
         Of the bundle and of each of its parts.
     """
@@ -143,8 +150,7 @@ class Page:
     def _place(self, position: int) -> Placement:
         values, batch = self.values, self.values.batch
         c = int(self.order[position])
-        entities = np.arange(batch.entity_offset[c], batch.entity_offset[c + 1])
-        entities = entities[~np.isnan(batch.raw_score[entities])]
+        entities = _scorable_entities(batch, c)
         return Placement(
             position=position,
             cohort_id=batch.cohort_id[c],
@@ -169,51 +175,73 @@ class Page:
         return pages_table([self])
 
 
-def pages_table(pages: Iterable[Page]) -> pd.DataFrame:
+def pages_table(pages: Sequence[Page]) -> pd.DataFrame:
     """Return the ``pages`` table: one row per placement of each page.
 
-    Columns: request_id, at, viewer_id, policy, position, cohort_id, cohort_kind, entity_type, edge_type,
-    ``margin_<coordinate>``, margin, probability, importance, value, reason, propensity (null on a deterministic
-    page), propensity_kind, shortfall (JSON by guarantee, null where all are met), fallbacks (sentences joined by
-    ``"; "``, null where none), ``version_<part>``, and the lists entity_id, raw_score, expected_response,
-    ranker_version.
+    Parameters
+    ----------
+    pages : sequence of Page
+        At least one.
+
+    Returns
+    -------
+    DataFrame
+        request_id, at, viewer_id, policy, position, cohort_id, cohort_kind, entity_type, edge_type,
+        ``margin_<coordinate>``, margin, probability, importance, value, reason, propensity (null on a deterministic
+        page), propensity_kind, shortfall (JSON by guarantee, null where all are met), fallbacks (sentences joined by
+        ``"; "``, null where none), ``version_<part>``, and the lists entity_id, raw_score, expected_response,
+        ranker_version.
     """
     import pandas as pd
 
-    rows: list[dict[str, Any]] = []
-    for page in pages:
-        shared = {
-            "request_id": page.request_id,
-            "at": page.values.batch.at[page.request],
-            "viewer_id": page.viewer_id,
-            "policy": page.policy,
-        }
-        last = {
-            "propensity_kind": page.propensity_kind,
-            "shortfall": json.dumps(dict(page.shortfall)) if page.shortfall else None,
-            "fallbacks": "; ".join(page.fallbacks) or None,
-            **{f"version_{part}": version for part, version in page.versions.items()},
-        }
-        rows += [shared | _row(placement) | last for placement in page.placements]
-    return pd.DataFrame(rows)
+    groups = [list(group) for _, group in groupby(pages, key=lambda page: id(page.values))]
+    return pd.concat([pd.DataFrame(_columns(group)) for group in groups], ignore_index=True)
 
 
-def _row(placement: Placement) -> dict[str, Any]:
+def _columns(pages: list[Page]) -> dict[str, Any]:
+    """Return the columns of pages that were ranked in one batch."""
+    values, batch = pages[0].values, pages[0].values.batch
+    order = np.concatenate([page.order for page in pages])
+    n_placements = [len(page.order) for page in pages]
+
+    def spread(of_page: list[Any]) -> NDArray[np.object_]:
+        column = np.empty(len(pages), dtype=object)
+        column[:] = of_page
+        return np.repeat(column, n_placements)
+
+    request = np.repeat([page.request for page in pages], n_placements)
+    no_propensity = [np.full(n, np.nan) for n in n_placements]
+    propensity = [none if p.propensity is None else p.propensity for p, none in zip(pages, no_propensity, strict=True)]
+    entities = [_scorable_entities(batch, c) for c in order]
+    versions = np.array([version for _, version in batch.rankers], dtype=object)
     return {
-        "position": placement.position,
-        "cohort_id": placement.cohort_id,
-        "cohort_kind": placement.cohort_kind,
-        "entity_type": placement.entity_type,
-        "edge_type": placement.edge_type,
-        **{f"margin_{name}": margin for name, margin in placement.margins.items()},
-        "margin": placement.margin,
-        "probability": placement.probability,
-        "importance": placement.importance,
-        "value": placement.value,
-        "reason": placement.reason,
-        "propensity": placement.propensity,
-        "entity_id": list(placement.entity_id),
-        "raw_score": list(placement.raw_score),
-        "expected_response": list(placement.expected_response),
-        "ranker_version": list(placement.ranker_version),
+        "request_id": batch.request_id[request],
+        "at": batch.at[request],
+        "viewer_id": batch.viewer_id[request],
+        "policy": spread([page.policy for page in pages]),
+        "position": np.concatenate([np.arange(n) for n in n_placements]),
+        "cohort_id": batch.cohort_id[order],
+        "cohort_kind": batch.cohort_kind[order],
+        "entity_type": batch.entity_type[order],
+        "edge_type": values.edge_type[order],
+        **{f"margin_{name}": margin[order] for name, margin in values.margins.items()},
+        "margin": values.margin[order],
+        "probability": values.probability[order],
+        "importance": values.importance[order],
+        "value": values.value[order],
+        "reason": [reason for page in pages for reason in page.reason],
+        "propensity": np.concatenate(propensity),
+        "propensity_kind": spread([page.propensity_kind for page in pages]),
+        "shortfall": spread([json.dumps(dict(page.shortfall)) if page.shortfall else None for page in pages]),
+        "fallbacks": spread(["; ".join(page.fallbacks) or None for page in pages]),
+        **{f"version_{part}": version for part, version in pages[0].versions.items()},
+        "entity_id": [batch.entity_id[found].tolist() for found in entities],
+        "raw_score": [batch.raw_score[found].tolist() for found in entities],
+        "expected_response": [values.expected_response[found].tolist() for found in entities],
+        "ranker_version": [versions[batch.ranker[found]].tolist() for found in entities],
     }
+
+
+def _scorable_entities(batch: CohortBatch, cohort: int) -> NDArray[np.int64]:
+    low, high = batch.entity_offset[cohort], batch.entity_offset[cohort + 1]
+    return np.asarray(low + np.flatnonzero(~np.isnan(batch.raw_score[low:high])), dtype=np.int64)

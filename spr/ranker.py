@@ -14,10 +14,11 @@ import numpy as np
 from spr import tables
 from spr.assembly import assemble
 from spr.batch import CohortBatch
-from spr.errors import InvalidRequest, UnknownRankerVersion, name_unknown
-from spr.glmix.kernels import entity_margins
+from spr.errors import InvalidModelInput, name_unknown
+from spr.expected import expected_responses
 from spr.page import CohortValues, Page, pages_table
-from spr.reorder import arrange, is_random, shuffle_propensity, shuffled
+from spr.personalisation import personal_margins
+from spr.placement import place
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -29,14 +30,13 @@ if TYPE_CHECKING:
     from calibration import CalibratorSet
     from spr.config import Config
     from spr.features import CohortFeatures
-    from spr.glmix.coefficients import Coefficients
+    from spr.glmix import Coefficients
     from spr.history import Choice
-    from spr.reorder import ImportanceFactors, ImpressionGuarantee, LabelKind
+    from spr.personalisation import GivenCoefficients
+    from spr.reorder import ImportanceFactors, ImpressionGuarantee
     from spr.tables import Table
     from spr.trees import CohortTrees
     from spr.types import RankingRequest
-
-POLICY = "spr"
 
 
 class CoefficientSource(Protocol):
@@ -61,7 +61,7 @@ class SecondPassRanker:
     features : CohortFeatures
         Cohort and expected responses -> matrix.
     trees : CohortTrees
-        Matrix -> ``margin_fixed``, with the position margin apart.
+        Matrix -> ``margin_fixed``.
     effects : tuple of Coefficients
         Matrix and keys -> ``margin_<effect>``.
     unseen_correction : (float, float)
@@ -101,15 +101,11 @@ class SecondPassRanker:
             When the request cannot be read, and the configuration states no fallback.
         """
         batch = CohortBatch.of_request(request, self.config.entity_types)
-        values = self.evaluate(batch, coefficients=request.coefficients)
-        return self.place(values, 0, request.delivered, request.delivered_total)
+        values = self.value_cohorts(batch, given=request.coefficients)
+        return self._place(values, 0, request.delivered, request.delivered_total)
 
-    def evaluate(
-        self,
-        batch: CohortBatch,
-        *,
-        position: NDArray[np.int64] | int = 0,
-        coefficients: Mapping[str, NDArray[np.float32] | None] | None = None,
+    def value_cohorts(
+        self, batch: CohortBatch, *, position: NDArray[np.int64] | int = 0, given: GivenCoefficients | None = None
     ) -> CohortValues:
         """Value every cohort of a batch, stage by stage.
 
@@ -119,120 +115,52 @@ class SecondPassRanker:
             C cohorts.
         position : int64[C] or int, default 0
             0, the reference, to rank; the logged position to compare probabilities with logged labels.
-        coefficients : mapping of str to float32[d] or None, optional
-            Of a resolved request; effects that are not named are looked up in the bundle.
+        given : mapping of str to float32[d] or None, optional
+            Coefficients of a resolved request; effects that are not named are looked up in the bundle.
 
         Returns
         -------
         CohortValues
             Each stage's answer, kept apart.
+
+        Raises
+        ------
+        InvalidRequest, UnknownRankerVersion
+            When features or coefficients are not of the fitted kind, or a version has no calibrator.
         """
-        expected_response, fallbacks = self.calibrate(batch)
+        expected_response, fallbacks = expected_responses(
+            batch, self.calibrators, self.config.calibration.unknown_version
+        )
         matrix = self.features.build(batch, expected_response, position)
-        margins = {"fixed": self.trees.margin(matrix)}
-        margins |= self._personalise(batch, matrix, margins["fixed"], coefficients or {})
+        fixed = self.trees.margin(matrix)
+        personal, seen = personal_margins(batch, matrix, self.features, self.effects, given or {})
+        unseen = np.where(seen, 0.0, self.correct_unseen(fixed) - fixed)
+        margins = {"fixed": fixed, **personal, "unseen": unseen}
         margin = sum(margins.values(), np.zeros(batch.n_cohorts))
         probability = 0.5 * (1.0 + np.tanh(0.5 * margin))
         edge_type = self.features.edge_type_of(batch)
         importance = self.factors.at(edge_type)
         value = probability * importance
         return CohortValues(
-            batch, expected_response, margins, margin, probability, importance, value, edge_type, fallbacks
-        )
+            batch, expected_response, margins, margin, probability, importance, value,
+            edge_type, batch.scorable(), seen, fallbacks,
+        )  # fmt: skip
 
-    def calibrate(self, batch: CohortBatch) -> tuple[NDArray[np.float64], tuple[tuple[int, str], ...]]:
-        """Return the expected response of each entity, and what the configuration's fallback stood in for.
-
-        Parameters
-        ----------
-        batch : CohortBatch
-            E entities.
-
-        Returns
-        -------
-        expected_response : float64[E]
-            NaN = not scorable.
-        fallbacks : tuple of (request index, sentence)
-            One per request and ranker version without a calibrator.
-
-        Raises
-        ------
-        UnknownRankerVersion
-            When a version has no calibrator and the configuration states no fallback.
-        """
-        unknown = [i for i, ranker in enumerate(batch.rankers) if ranker not in self.calibrators]
-        if not unknown:
-            return self.calibrators.predict(batch.raw_score, batch.ranker, batch.rankers), ()
-        request = batch.request_of_cohort()[batch.cohort_of_entity()]
-        expected_response = np.full(len(batch.raw_score), np.nan)
-        fallbacks: list[tuple[int, str]] = []
-        for i in unknown:
-            entity_type, version = batch.rankers[i]
-            rows = batch.ranker == i
-            if self.config.calibration.unknown_version == "error":
-                where = f"request {batch.request_id[request[rows][0]]!r}, entity type {entity_type!r}"
-                known = self.calibrators.known(entity_type)
-                raise UnknownRankerVersion(name_unknown("ranker version", version, known, where))
-            prior = self.calibrators.prior(entity_type)
-            expected_response[rows] = np.where(np.isnan(batch.raw_score[rows]), np.nan, prior)
-            note = f"{entity_type} {version}: no calibrator, prior of the type"
-            fallbacks += [(int(r), note) for r in np.unique(request[rows])]
-        known_rows = ~np.isin(batch.ranker, unknown)
-        expected_response[known_rows] = self.calibrators.predict(
-            batch.raw_score[known_rows], batch.ranker[known_rows], batch.rankers
-        )
-        return expected_response, tuple(fallbacks)
-
-    def margin_unseen(self, fixed: NDArray[np.float64]) -> NDArray[np.float64]:
+    def correct_unseen(self, fixed: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the margin of viewers without a random effect: intercept + slope x ``margin_fixed``."""
         intercept, slope = self.unseen_correction
         return intercept + slope * fixed
 
-    def place(self, values: CohortValues, request: int, delivered: Mapping[str, int], delivered_total: int) -> Page:
-        """Put the cohorts of one request of a valued batch on a page.
-
-        Parameters
-        ----------
-        values : CohortValues
-            Of :meth:`evaluate`.
-        request : int
-            Index of the request in the batch.
-        delivered, delivered_total
-            As in :class:`spr.RankingRequest`.
-        """
-        batch = values.batch
-        request_id = batch.request_id[request]
-        cohorts = np.arange(batch.cohort_offset[request], batch.cohort_offset[request + 1])
-        scorable = batch.scorable()[cohorts]
-        placed = cohorts[scorable]
-        omitted = {str(batch.cohort_id[c]): "no scorable entity" for c in cohorts[~scorable]}
-        fallbacks = tuple(note for r, note in values.fallbacks if r == request)
-        exploration = self.config.exploration
-        if is_random(request_id, exploration.random_share, exploration.salt):
-            order = placed[shuffled(len(placed), request_id, exploration.salt)]
-            return Page(
-                values, request, "random", order, ("random",) * len(order),
-                shuffle_propensity(len(order)), "exact", {}, omitted, fallbacks, self.versions,
-            )  # fmt: skip
-        labels: dict[LabelKind, NDArray[np.object_]] = {
-            "edge_type": values.edge_type[placed],
-            "entity_type": batch.entity_type[placed],
-            "cohort_kind": batch.cohort_kind[placed],
-        }
-        self._check_delivered(request_id, delivered)
-        kept = arrange(
-            values.value[placed],
-            labels,
-            self.guarantees,
+    def _place(self, values: CohortValues, request: int, delivered: Mapping[str, int], delivered_total: int) -> Page:
+        return place(
+            values,
+            request,
+            guarantees=self.guarantees,
+            exploration=self.config.exploration,
             delivered=delivered,
             delivered_total=delivered_total,
+            versions=self.versions,
         )
-        by_cohort = kept.reason
-        reason = tuple(by_cohort[c] for c in kept.order)
-        return Page(
-            values, request, POLICY, placed[kept.order], reason,
-            None, "none", kept.shortfall, omitted, fallbacks, self.versions,
-        )  # fmt: skip
 
     def rank_table(self, requests: Table, viewers: Table, entities: Table | None = None) -> pd.DataFrame:
         """Rank many requests offline.
@@ -240,7 +168,8 @@ class SecondPassRanker:
         Parameters
         ----------
         requests : DataFrame or path
-            Impressions without policy, position and labels; optional ``delivered_<guarantee>``, ``delivered_total``.
+            Impressions without policy, position and labels; optional ``delivered_<guarantee>``,
+            ``delivered_total``.
         viewers, entities : DataFrame or path
             As in :func:`spr.fit`.
 
@@ -254,28 +183,25 @@ class SecondPassRanker:
         TableError
             When a table breaks its contract.
         """
-        return pages_table(self.rank_pages(requests, viewers, entities))
+        return pages_table(list(self.rank_pages(requests, viewers, entities)))
 
     def rank_pages(self, requests: Table, viewers: Table, entities: Table | None = None) -> Iterator[Page]:
         """Rank many requests offline, page by page; see :meth:`rank_table`."""
         rows = tables.read_requests(requests, self.config)
-        batch = self.assemble(rows, viewers, entities)
-        values = self.evaluate(batch)
-        first = batch.entity_offset[batch.cohort_offset[:-1]]
-        counters = {
-            str(c).removeprefix("delivered_"): rows[c].to_numpy()[first]
-            for c in rows.columns
-            if str(c).startswith("delivered_")
-        }
-        for r in range(batch.n_requests):
-            delivered = {name: int(column[r]) for name, column in counters.items()}
-            yield self.place(values, r, delivered, delivered.pop("total", 0))
-
-    def assemble(self, rows: pd.DataFrame, viewers: Table, entities: Table | None) -> CohortBatch:
-        """Join page rows (already read) with viewers and entities into a batch."""
-        return assemble(
+        batch = assemble(
             rows, tables.read_viewers(viewers), None if entities is None else tables.read_entities(entities)
         )
+        values = self.value_cohorts(batch)
+        first = batch.entity_offset[batch.cohort_offset[:-1]]
+        counters = {
+            str(column).removeprefix("delivered_"): rows[column].to_numpy()[first]
+            for column in rows.columns
+            if str(column).startswith("delivered_")
+        }
+        for r in range(batch.n_requests):
+            delivered = {name: int(counter[r]) for name, counter in counters.items()}
+            delivered_total = delivered.pop("total", 0)
+            yield self._place(values, r, delivered, delivered_total)
 
     def resolve(self, request: RankingRequest, stores: Mapping[str, CoefficientSource] | None = None) -> RankingRequest:
         """Do the I/O of a request before :meth:`rank`, so that the resolved request replays to the same page.
@@ -312,13 +238,17 @@ class SecondPassRanker:
 
         Raises
         ------
-        LookupError
-            When the ranker has no effect of that name.
+        InvalidModelInput
+            When the ranker has no effect of that name, or not the columns that it reads.
         """
         own = {effect.name: effect for effect in self.effects}
         for effect in effects:
             if effect.name not in own:
-                raise LookupError(name_unknown("random effect", effect.name, own))
+                raise InvalidModelInput(name_unknown("random effect", effect.name, own))
+            for column in effect.features:
+                if column not in self.features.columns:
+                    where = f"coefficients of {effect.name!r}"
+                    raise InvalidModelInput(name_unknown("column", column, self.features.columns, where))
             own[effect.name] = effect
         return dataclasses.replace(self, effects=tuple(own.values()))
 
@@ -346,36 +276,3 @@ class SecondPassRanker:
         }
         content = json.dumps([parts, self.unseen_correction], sort_keys=True)
         return {"bundle": hashlib.sha256(content.encode()).hexdigest()[:12]} | parts
-
-    def _personalise(
-        self,
-        batch: CohortBatch,
-        matrix: NDArray[np.float32],
-        fixed: NDArray[np.float64],
-        coefficients: Mapping[str, NDArray[np.float32] | None],
-    ) -> dict[str, NDArray[np.float64]]:
-        margins: dict[str, NDArray[np.float64]] = {}
-        seen = np.zeros(batch.n_cohorts, dtype=bool)
-        for effect, columns in zip(self.effects, self._effect_columns, strict=True):
-            if effect.name in coefficients:
-                one = coefficients[effect.name]
-                found = np.full(batch.n_cohorts, -1 if one is None else 0)
-                table = effect.matrix[:0] if one is None else one[None, :]
-            else:
-                found, table = effect.positions(self.features.keys(batch, effect.key)), effect.matrix
-            margins[effect.name] = entity_margins(matrix[:, columns], table, found, effect.intercept)
-            if effect.key == "viewer_id":
-                seen |= found >= 0
-        margins["unseen"] = np.where(seen, 0.0, self.margin_unseen(fixed) - fixed)
-        return margins
-
-    @cached_property
-    def _effect_columns(self) -> tuple[list[int], ...]:
-        column = {name: i for i, name in enumerate(self.features.columns)}
-        return tuple([column[name] for name in effect.features] for effect in self.effects)
-
-    def _check_delivered(self, request_id: str, delivered: Mapping[str, int]) -> None:
-        names = [guarantee.name for guarantee in self.config.guarantees]
-        for name in delivered:
-            if name not in names:
-                raise InvalidRequest(name_unknown("guarantee", name, names, f"delivered of request {request_id!r}"))

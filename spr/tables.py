@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 Table = pd.DataFrame | str | Path
 IMPRESSION_KEY = ("request_id", "cohort_id", "slot")
+_IDS = ("request_id", "viewer_id", "cohort_id", "entity_type", "entity_id", "ranker_version")
+_STRINGS = (*_IDS, "policy", "cohort_kind")
 
 
 def read_impressions(impressions: Table, config: Config) -> pd.DataFrame:
@@ -128,10 +130,14 @@ def load_table(table: Table, name: str) -> pd.DataFrame:
     path = Path(table)
     if not path.exists():
         raise TableError(f"{name}: no file at {path}")
-    if path.suffix == ".csv":
-        return pd.read_csv(path)
-    if path.is_dir() or path.suffix in (".parquet", ".pq"):
-        return pd.read_parquet(path)
+    try:
+        if path.suffix == ".csv":
+            # Ids like 007 stay as they are written, and a country may be called NA.
+            return pd.read_csv(path, dtype=dict.fromkeys(_STRINGS, str), keep_default_na=False, na_values=[""])
+        if path.is_dir() or path.suffix in (".parquet", ".pq"):
+            return pd.read_parquet(path)
+    except (ValueError, OSError) as error:
+        raise TableError(f"{name}: {path} cannot be read: {error}") from error
     raise TableError(f"{name}: {path.name} is neither .parquet nor .csv")
 
 
@@ -140,15 +146,7 @@ def _read_pages(table: Table, name: str, config: Config, *, logged: bool) -> pd.
 
     frame = load_table(table, name)
     logged_columns = ("policy",) if logged else ()
-    strings = (
-        "request_id",
-        "viewer_id",
-        "cohort_id",
-        "entity_type",
-        "entity_id",
-        "ranker_version",
-        *logged_columns,
-    )
+    strings = (*_IDS, *logged_columns)
     numbers = ("position", "slot", "raw_score", "response", "downstream") if logged else ("slot", "raw_score")
     _require(frame, name, (*strings, "at", *numbers))
     if frame.empty:
@@ -198,6 +196,9 @@ def _read_pages(table: Table, name: str, config: Config, *, logged: bool) -> pd.
     _check_constant(
         frame, name, ("request_id", "cohort_id"), [c for c in dict.fromkeys(per_cohort) if c != "cohort_id"]
     )
+    if logged:
+        cohorts = frame.drop_duplicates(["request_id", "cohort_id"]).reset_index(drop=True)
+        _check_unique(cohorts, f"{name} (a row per cohort)", ("request_id", "position"))
     return frame.astype(dict.fromkeys(("slot", *(("position",) if logged else ())), np.int64))
 
 
@@ -207,6 +208,7 @@ def _read_features(table: Table, name: str, key: tuple[str, ...], moments: tuple
     frame = load_table(table, name)
     _require(frame, name, key)
     there = tuple(column for column in moments if column in frame)
+    frame = frame.assign(**{c: frame[c].astype("boolean") for c in frame.columns if _holds_booleans(frame[c])})
     features = [str(c) for c in frame.columns if c not in key + there]
     numbers = tuple(
         c for c in features if pd.api.types.is_bool_dtype(frame[c]) or pd.api.types.is_numeric_dtype(frame[c])
@@ -247,6 +249,8 @@ def _make_uniform(
         text = values.astype(object).where(values.notna(), None)
         made[column] = text if pd.api.types.is_string_dtype(values) else text.map(str, na_action="ignore")
     for column in moments:
+        if pd.api.types.is_numeric_dtype(frame[column]):
+            raise TableError(f"{name}: {column} is a number; give timestamps, e.g. pd.to_datetime({column}, unit='s')")
         try:
             made[column] = pd.to_datetime(frame[column], utc=True).dt.tz_convert(None).astype("datetime64[us]")
         except (ValueError, TypeError) as error:
@@ -284,6 +288,11 @@ def _refuse(frame: pd.DataFrame, name: str, rule: str, rows: np.ndarray, show: S
 def _holds_lists(values: pd.Series) -> bool:
     there = values.dropna() if values.dtype == object else values.iloc[:0]
     return len(there) > 0 and isinstance(there.iloc[0], (list, tuple, np.ndarray))
+
+
+def _holds_booleans(values: pd.Series) -> bool:
+    there = values.dropna() if values.dtype == object else values.iloc[:0]
+    return len(there) > 0 and all(isinstance(value, (bool, np.bool_)) for value in there)
 
 
 def _plain(value: Any) -> str:

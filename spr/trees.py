@@ -31,17 +31,24 @@ class CohortTrees:
         Reads some of the matrix's columns.
     matrix_columns : tuple of str
         All of the matrix's columns.
-    position_margin : float64[P]
-        g at position 0, 1, ...; non-increasing, 0 at the reference; the last value holds beyond P.
     """
 
     fitted: FittedTrees
     matrix_columns: tuple[str, ...]
-    position_margin: NDArray[np.float64]
 
     def margin(self, matrix: NDArray[np.float32]) -> NDArray[np.float64]:
         """Return ``margin_fixed``, float64[C], at the positions that stand in the matrix."""
         return self.fitted.margin(matrix if self._reads_all else matrix[:, self._index])
+
+    def position_margin(self, n_positions: int) -> NDArray[np.float64]:
+        """Return g(position): float64[n_positions], 0 at the reference and never rising.
+
+        The trees are additive in position, so any row gives the same differences.
+        """
+        rows = np.full((n_positions, len(self.fitted.features)), np.nan, dtype=np.float32)
+        rows[:, list(self.fitted.features).index("position")] = np.arange(n_positions)
+        margin = self.fitted.margin(rows)
+        return np.asarray(margin - margin[0])
 
     @cached_property
     def version(self) -> str:
@@ -88,14 +95,3 @@ def specify_trees(features: CohortFeatures, settings: TreeSettings, *, viewer_co
         n_threads=settings.n_threads,
         seed=seed,
     )
-
-
-def tabulate_position(fitted: FittedTrees, n_positions: int) -> NDArray[np.float64]:
-    """Return g(position): float64[n_positions], 0 at position 0.
-
-    The trees are additive in position, so any row gives the same differences.
-    """
-    rows = np.full((n_positions, len(fitted.features)), np.nan, dtype=np.float32)
-    rows[:, list(fitted.features).index("position")] = np.arange(n_positions)
-    margin = fitted.margin(rows)
-    return np.minimum.accumulate(margin - margin[0])

@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from spr.evaluation.baselines import Baseline, fit_baselines
 from spr.evaluation.comparison import SPR, Comparison, compare
+from spr.metrics import normalized_cross_entropy
 
-__all__ = ["SPR", "Baseline", "Comparison", "compare", "fit_baselines"]
+__all__ = ["SPR", "Baseline", "Comparison", "compare", "fit_baselines", "normalized_cross_entropy"]

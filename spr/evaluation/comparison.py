@@ -137,15 +137,14 @@ def compare(
     viewers = tables.read_viewers(viewers)
     entities = None if entities is None else tables.read_entities(entities)
     batch = assemble(rows, viewers, entities)
-    expected_response, _ = ranker.calibrate(batch)
-    examples = collect_examples(rows, batch, ranker.features, expected_response, ())
     position = rows["position"].to_numpy()[batch.entity_offset[:-1]]
-    logged = ranker.evaluate(batch, position=position)
-    reference = ranker.evaluate(batch)
+    logged = ranker.value_cohorts(batch, position=position)
+    reference = ranker.value_cohorts(batch)
+    examples = collect_examples(rows, batch, ranker.features, logged.expected_response, ())
     predictions = {SPR: _prediction(logged.margin[examples.cohort], reference.margin[examples.cohort])}
     predictions[FIXED_ONLY] = _prediction(
-        ranker.margin_unseen(logged.margins["fixed"])[examples.cohort],
-        ranker.margin_unseen(reference.margins["fixed"])[examples.cohort],
+        ranker.correct_unseen(logged.margins["fixed"])[examples.cohort],
+        ranker.correct_unseen(reference.margins["fixed"])[examples.cohort],
     )
     if train is not None:
         learnt = tables.read_impressions(train, ranker.config)
@@ -154,7 +153,7 @@ def compare(
                 baseline.margin(examples, at_reference=False), baseline.margin(examples, at_reference=True)
             )
     if frequency is None:
-        segment = np.where(logged.margins["unseen"][examples.cohort] == 0.0, "seen", "unseen")
+        segment = np.where(logged.seen[examples.cohort], "seen", "unseen")
     else:
         segment = np.array([frequency.get(viewer, "unseen") for viewer in examples.viewer_id])
     frame = pd.DataFrame(

@@ -155,6 +155,7 @@ class _GLMix(BaseEstimator):  # type: ignore[misc]
                 self.prior_variance_[name] = dict(zip(effect.columns, effect.variance.tolist(), strict=True))
                 self.prediction_scale_[name] = effect.scale
         self.unseen_correction_ = descent.unseen_correction
+        self.held_out_groups_ = hold_out.groups[:n_taught]
         self.history_ = pd.DataFrame([vars(record) for record in descent.history])
         if family.code == GAUSSIAN:
             self.residual_variance_ = descent.dispersion
@@ -369,6 +370,8 @@ class GLMixClassifier(ClassifierMixin, _GLMix):  # type: ignore[misc]
         What held-out rows make of it: the variance in force is the product; 0 = the effect is dropped.
     unseen_correction_ : tuple (intercept, slope)
         The fixed margin of a row whose first key is unseen becomes intercept + slope * margin.
+    held_out_groups_ : bool array of n
+        The rows of X whose groups were held out whole.
     history_ : DataFrame
         One row per `SweepRecord`.
 

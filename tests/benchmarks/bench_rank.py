@@ -63,7 +63,7 @@ def main() -> None:
         ranker = spr.load(f"{folder}/bundle")
     requests = [make_request(ranker, r) for r in range(20)]
     batch = CohortBatch.of_request(requests[0], ranker.config.entity_types)
-    matrix = ranker.features.build(batch, ranker.calibrate(batch)[0])
+    matrix = ranker.features.build(batch, ranker.value_cohorts(batch).expected_response)
     rows = np.ascontiguousarray(matrix[:, [ranker.features.columns.index(c) for c in ranker.trees.fitted.features]])
     booster = ranker.trees.fitted.booster
     base_margin = np.zeros(len(rows), dtype=np.float32)

@@ -1,0 +1,66 @@
+"""Raw scores to expected responses, and what stands in for a ranker version without a calibrator."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from spr.errors import UnknownRankerVersion, name_unknown
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from calibration import CalibratorSet
+    from spr.batch import CohortBatch
+
+
+def expected_responses(
+    batch: CohortBatch, calibrators: CalibratorSet, unknown_version: Literal["error", "prior"]
+) -> tuple[NDArray[np.float64], dict[int, list[str]]]:
+    """Return the expected response of each entity of a batch.
+
+    Parameters
+    ----------
+    batch : CohortBatch
+        E entities.
+    calibrators : CalibratorSet
+        One curve per (entity type, ranker version).
+    unknown_version : {"error", "prior"}
+        What to do without a curve: refuse, or take the mean expected response of the entity type.
+
+    Returns
+    -------
+    expected_response : float64[E]
+        NaN = not scorable.
+    fallbacks : dict of int to list of str
+        By request index, a sentence per ranker version that the prior stood in for.
+
+    Raises
+    ------
+    UnknownRankerVersion
+        When a version has no curve and the configuration states no fallback, or its type has no curve at all.
+    """
+    unknown = [i for i, ranker in enumerate(batch.rankers) if ranker not in calibrators]
+    if not unknown:
+        return calibrators.predict(batch.raw_score, batch.ranker, batch.rankers), {}
+    request = batch.request_of_cohort()[batch.cohort_of_entity()]
+    expected_response = np.full(len(batch.raw_score), np.nan)
+    fallbacks: dict[int, list[str]] = {}
+    for i in unknown:
+        entity_type, version = batch.rankers[i]
+        rows = batch.ranker == i
+        known = calibrators.known(entity_type)
+        if unknown_version == "error" or not known:
+            where = f"request {batch.request_id[request[rows][0]]!r}, entity type {entity_type!r}"
+            raise UnknownRankerVersion(name_unknown("ranker version", version, known, where))
+        scorable = rows & ~np.isnan(batch.raw_score)
+        expected_response[scorable] = calibrators.prior(entity_type)
+        for r in np.unique(request[rows]).tolist():
+            fallbacks.setdefault(r, []).append(f"{entity_type} {version}: no calibrator, prior of the type")
+    calibrated = ~np.isin(batch.ranker, unknown)
+    used, ranker = np.unique(batch.ranker[calibrated], return_inverse=True)
+    expected_response[calibrated] = calibrators.predict(
+        batch.raw_score[calibrated], ranker, [batch.rankers[i] for i in used]
+    )
+    return expected_response, fallbacks

@@ -1,0 +1,85 @@
+"""The margins of the random effects of a batch, and the correction of viewers who have none."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from spr.errors import InvalidRequest, name_unknown
+from spr.glmix.kernels import entity_margins
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from spr.batch import CohortBatch
+    from spr.features import CohortFeatures
+    from spr.glmix import Coefficients
+
+    GivenCoefficients = Mapping[str, NDArray[np.float32] | None]
+
+
+def personal_margins(
+    batch: CohortBatch,
+    matrix: NDArray[np.float32],
+    features: CohortFeatures,
+    effects: Sequence[Coefficients],
+    given: GivenCoefficients,
+) -> tuple[dict[str, NDArray[np.float64]], NDArray[np.bool_]]:
+    """Return each random effect's margin.
+
+    Parameters
+    ----------
+    batch : CohortBatch
+        C cohorts.
+    matrix : float32[C, columns]
+        Of :meth:`CohortFeatures.build`.
+    features : CohortFeatures
+        Names the matrix's columns and finds the keys.
+    effects : sequence of Coefficients
+        In the order of the margins.
+    given : mapping of str to float32[d] or None
+        Coefficients of a resolved request; effects that are not named are looked up by their key.
+
+    Returns
+    -------
+    margins : dict of str to float64[C]
+        Exactly 0 where a key is null or was not in training.
+    seen : bool[C]
+        Whether the viewer has coefficients in an effect keyed by viewer.
+
+    Raises
+    ------
+    InvalidRequest
+        When given coefficients are of no known effect, of another length, or not finite.
+    """
+    for name in given:
+        if name not in [effect.name for effect in effects]:
+            where = f"the coefficients of request {batch.request_id[0]!r}"
+            raise InvalidRequest(name_unknown("random effect", name, [effect.name for effect in effects], where))
+    margins: dict[str, NDArray[np.float64]] = {}
+    seen = np.zeros(batch.n_cohorts, dtype=bool)
+    for effect in effects:
+        table, found = effect.matrix, np.full(batch.n_cohorts, -1)
+        if effect.name not in given:
+            found = effect.positions(features.keys(batch, effect.key))
+        elif (own := given[effect.name]) is not None:
+            table, found = _read_given(own, effect, str(batch.request_id[0])), np.zeros_like(found)
+        rows = matrix[:, features.places(effect.features)]
+        margins[effect.name] = entity_margins(rows, table, found, effect.intercept)
+        if effect.key == "viewer_id":
+            seen |= found >= 0
+    return margins, seen
+
+
+def _read_given(own: NDArray[np.float32], effect: Coefficients, request_id: str) -> NDArray[np.float32]:
+    wanted = effect.matrix.shape[1]
+    own = np.ascontiguousarray(own, dtype=np.float32)
+    if own.shape != (wanted,) or not np.isfinite(own).all():
+        raise InvalidRequest(
+            f"request {request_id!r}: coefficients of {effect.name!r} have shape {own.shape}; "
+            f"{wanted} finite numbers are needed"
+        )
+    return own[None, :]
