@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from typing import TYPE_CHECKING, cast
 
@@ -20,7 +21,7 @@ from spr.history import Choice
 from spr.progress import Progress, ignore
 from spr.ranker import SecondPassRanker
 from spr.reorder import ImportanceFactors
-from spr.trees import CohortTrees, specify_trees
+from spr.trees import CohortTrees, refit_on_all, specify_trees
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -96,15 +97,15 @@ def fit(
     progress("calibrators", 1, 1)
     examples = collect_examples(rows, batch, features, expected_response, [effect.key for effect in specs])
     later = later_random_pages(examples)
-    model, trees, seen_by_trees = fit_trees(examples, later, features, specs, config, progress)
-    effects, learnt_from = fit_effects(examples, later, model, trees, specs, progress)
+    model, seen_by_trees = fit_trees(examples, later, features, specs, config, progress)
+    trees, effects, learnt_from = fit_effects(examples, later, model, features, specs, progress)
     return SecondPassRanker(
         config=config,
         calibrators=calibrators,
         features=features,
         trees=trees,
         effects=effects,
-        unseen_correction=model.unseen_correction_ if effects else (0.0, 1.0),
+        unseen_correction=model.unseen_correction_,
         factors=ImportanceFactors.of(config.importance),
         history=(seen_by_trees, learnt_from),
     )
@@ -197,10 +198,10 @@ def fit_trees(
     specs: list[RandomEffect],
     config: Config,
     progress: Progress,
-) -> tuple[GLMixClassifier, CohortTrees, Choice]:
+) -> tuple[GLMixClassifier, Choice]:
     """Fit trees and random effects together on the random policy; held-out rows decide what the trees may see."""
     teaching, judging = examples.take(examples.random & ~later), examples.take(later)
-    judging = judging.take(np.isin(judging.viewer_id, teaching.viewer_id))
+    judging = judging.take(judging.frame["viewer_id"].isin(teaching.frame["viewer_id"]).to_numpy())
     options = {"without viewer columns": False, "with viewer columns": True}
     if config.features.viewer_in_trees != "auto":
         wanted = config.features.viewer_in_trees == "yes"
@@ -230,23 +231,25 @@ def fit_trees(
         f"{n_unseen:,} cohorts of held-out and {len(judging):,} later ones of seen viewers, averaged; "
         f"{cast('FittedTrees', model.fixed_).n_rounds} rounds",
     )
-    return model, CohortTrees(cast("FittedTrees", model.fixed_), features.columns), choice
+    return model, choice
 
 
 def fit_effects(
     examples: Examples,
     later: NDArray[np.bool_],
     model: GLMixClassifier,
-    trees: CohortTrees,
+    features: CohortFeatures,
     specs: list[RandomEffect],
     progress: Progress,
-) -> tuple[tuple[Coefficients, ...], Choice]:
-    """Fit the random effects again at the given fixed margin, on the rows of the policies that help; or none."""
-    offset = trees.margin(examples.frame[list(trees.matrix_columns)].to_numpy())
+) -> tuple[CohortTrees, tuple[Coefficients, ...], Choice]:
+    """Fit the random effects again at the given fixed margin, on the rows of the policies that help; or none.
+
+    The trees that decide have not seen the rows that judge; the trees that are kept learn from all random rows.
+    """
+    matrix = examples.frame[list(features.columns)].to_numpy()
+    offset = CohortTrees(cast("FittedTrees", model.fixed_), features.columns).margin(matrix)
     every = np.ones_like(examples.random)
-    held_variances = [
-        RandomEffect(spec.name, key=spec.key, features=spec.features, l2=model.learnt_l2(spec.name)) for spec in specs
-    ]
+    held_variances = [dataclasses.replace(spec, l2=model.learnt_l2(spec.name)) for spec in specs]
     options = {
         "the random policy": (examples.random, specs),
         "every policy, prior variances of the random policy": (every, held_variances),
@@ -270,17 +273,19 @@ def fit_effects(
         progress("random effects", len(options), len(options))
     judged_on = f"{later.sum():,} later random cohorts of viewers with earlier pages"
     chosen = min(losses, key=lambda name: losses[name]) if losses else "no random effects"
+    progress("all rows", 0, 1)
+    final = refit_on_all(model, examples.frame[examples.random], examples.label[examples.random])
+    trees = CohortTrees(cast("FittedTrees", final.fixed_), features.columns)
+    progress("all rows", 1, 1)
     if chosen == "no random effects":
-        return (), Choice("random effects learn from", chosen, losses, judged_on)
+        return trees, (), Choice("random effects learn from", chosen, losses, judged_on)
     best = fitted[chosen]
-    final = [
-        RandomEffect(spec.name, key=spec.key, features=spec.features, l2=best.learnt_l2(spec.name)) for spec in specs
-    ]
-    last = GLMixClassifier(fixed=None, random_effects=final).fit(*_rows(examples, offset, options[chosen][0]))
+    held = [dataclasses.replace(spec, l2=best.learnt_l2(spec.name)) for spec in specs]
+    last = GLMixClassifier(fixed=None, random_effects=held)
+    last.fit(*_rows(examples, trees.margin(matrix), options[chosen][0]))
     kept = [spec.name for spec in specs if np.isfinite(list(best.learnt_l2(spec.name).values())).any()]
-    return tuple(last.random_effects_[name] for name in kept), Choice(
-        "random effects learn from", chosen, losses, judged_on
-    )
+    choice = Choice("random effects learn from", chosen, losses, judged_on)
+    return trees, tuple(last.random_effects_[name] for name in kept), choice
 
 
 def log_loss(label: NDArray[np.float64], margin: NDArray[np.float64]) -> float:

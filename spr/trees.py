@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,11 +11,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
+    import pandas as pd
     from numpy.typing import NDArray
 
     from spr.config import TreeSettings
     from spr.features import CohortFeatures
-    from spr.glmix import Trees
+    from spr.glmix import GLMixClassifier, Trees
     from spr.glmix.fixed import FittedTrees
 
 
@@ -95,3 +97,32 @@ def specify_trees(features: CohortFeatures, settings: TreeSettings, *, viewer_co
         n_threads=settings.n_threads,
         seed=seed,
     )
+
+
+def refit_on_all(model: GLMixClassifier, frame: pd.DataFrame, label: NDArray[np.float64]) -> GLMixClassifier:
+    """Fit a model again without hold-outs, with the rounds and the shrinkage that its held-out rows chose.
+
+    Parameters
+    ----------
+    model : GLMixClassifier
+        Fitted with trees.
+    frame : DataFrame of n rows
+        The rows that it learnt from and those that were held out.
+    label : float64[n]
+        0 or 1.
+
+    Returns
+    -------
+    GLMixClassifier
+        With the correction for unseen viewers of the first fit: only held-out viewers could teach it.
+    """
+    from spr.glmix import FittedTrees, GLMixClassifier, Trees
+
+    if not (isinstance(model.fixed, Trees) and isinstance(model.fixed_, FittedTrees)):
+        raise TypeError("the model's fixed effect is not of trees")
+    effects = [dataclasses.replace(effect, l2=model.learnt_l2(effect.name)) for effect in model.random_effects]
+    rounds = max(1, model.fixed_.n_rounds)
+    final = GLMixClassifier(dataclasses.replace(model.fixed, n_rounds=rounds), effects, seed=model.seed)
+    final.fit(frame, label, groups=np.zeros(len(frame), dtype=np.int64))  # one group: nothing is held out
+    final.unseen_correction_ = model.unseen_correction_
+    return final

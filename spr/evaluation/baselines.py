@@ -10,10 +10,10 @@ import numpy as np
 from calibration import QuantileTable
 from spr.assembly import assemble
 from spr.examples import collect_examples
-from spr.glmix import GLMixClassifier, Linear, RandomEffect
+from spr.glmix import GLMixClassifier, Linear, RandomEffect, Trees
 from spr.progress import Progress, ignore
 from spr.training import cross_fit
-from spr.trees import specify_trees
+from spr.trees import refit_on_all, specify_trees
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -78,7 +78,8 @@ def fit_baselines(
     tuple of Baseline
         The prior of the entity type; the mean raw score; the mean calibrated response; XGBoost without per-viewer
         terms, blind to viewer columns and not; and XGBoost with an intercept per viewer and no other coefficient.
-        Each has a margin for the position, and the trees stop on held-out viewers as the ranker's do.
+        Each has a margin for the position; the trees stop on held-out viewers and are then fitted again on all rows,
+        as the ranker's are.
     """
     batch = assemble(impressions, viewers, entities)
     expected_response = cross_fit(impressions, ranker.calibrators, ranker.config)
@@ -109,7 +110,8 @@ def fit_baselines(
     for done, (name, model) in enumerate(models.items()):
         progress("baselines", done, len(models))
         model.fit(frame, label, groups=frame["viewer_id"])
-        baselines.append(Baseline(name, model, raw_scores))
+        final = refit_on_all(model, frame, label) if isinstance(model.fixed, Trees) else model
+        baselines.append(Baseline(name, final, raw_scores))
     progress("baselines", len(models), len(models))
     return tuple(baselines)
 

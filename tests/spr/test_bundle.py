@@ -35,7 +35,6 @@ FILES = (
     "factors.json",
     "features.json",
     "golden.json",
-    "trees/position_margin.npy",
     "trees/trees.json",
     "trees/trees.ubj",
 )
@@ -113,7 +112,6 @@ def test_loaded_ranker_is_the_saved_one(
     assert loaded.versions == ranker.versions
     assert loaded.history == ranker.history
     assert loaded.unseen_correction == ranker.unseen_correction
-    np.testing.assert_array_equal(loaded.trees.position_margin, ranker.trees.position_margin)
     rows = small_tables.impressions
     rows = rows[rows["request_id"].isin(rows["request_id"].unique()[:50])]
     assert _pages(loaded, rows, small_tables) == _pages(ranker, rows, small_tables)
