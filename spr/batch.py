@@ -144,7 +144,7 @@ class CohortBatch:
                 cohort_features=_gather([cohort.features for cohort in cohorts]),
                 entity_features=_gather_entities(cohorts),
             )
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise InvalidRequest(f"request {request.request_id!r} cannot be read: {error}") from error
 
 
@@ -184,7 +184,7 @@ def _column(name: str, values: Sequence[Any]) -> Column:
             empty = np.full(len(first), np.nan, dtype=np.float32)
             return np.array([empty if value is None else value for value in values], dtype=np.float32)
         return np.array([np.datetime64("NaT") if v is None else to_utc(v) for v in values], dtype="datetime64[us]")
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise InvalidRequest(f"feature {name!r} mixes kinds or holds {first!r}: {error}") from error
 
 
@@ -199,7 +199,7 @@ def _read_one(features: Mapping[str, Any]) -> dict[str, Column]:
 def _read_raw_scores(request: RankingRequest) -> NDArray[np.float64]:
     try:
         raw_score = np.array([s for cohort in request.cohorts for s in cohort.raw_score], dtype=np.float64)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise InvalidRequest(f"request {request.request_id!r}: a raw score is not a number: {error}") from error
     if np.isinf(raw_score).any():
         raise InvalidRequest(_name_infinite(request, raw_score))

@@ -64,7 +64,7 @@ def save(ranker: SecondPassRanker, path: str | Path) -> None:
     path = Path(path)
     if path.is_file():
         raise BundleError(f"{path} is a file; a bundle is a directory")
-    if path.exists() and any(path.iterdir()) and not (path / "manifest.json").is_file():
+    if path.exists() and any(path.iterdir()) and not _is_bundle(path):
         raise BundleError(f"{path} holds files that are not a bundle; choose another directory")
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
@@ -107,12 +107,19 @@ def load(path: str | Path) -> SecondPassRanker:
     try:
         ranker = _read_parts(path, manifest)
         altered = dict(ranker.versions) != manifest["versions"] or ranker.config.hash != manifest["config_hash"]
-    except (ValueError, LookupError, TypeError, AttributeError, OSError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, OSError, EOFError) as error:
         raise BundleError(f"bundle {path}: a part cannot be read: {error}") from error
     if altered:
         raise BundleError(f"bundle {path}: manifest.json was altered (its parts have other versions than it says)")
     _replay_golden(ranker, path)
     return ranker
+
+
+def _is_bundle(path: Path) -> bool:
+    try:
+        return {"schema_version", "config_hash", "sha256"} <= set(_read_json(path / "manifest.json"))
+    except (OSError, ValueError, TypeError):
+        return False
 
 
 def _write_parts(ranker: SecondPassRanker, path: Path) -> None:

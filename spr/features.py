@@ -173,10 +173,16 @@ class CohortFeatures:
         Raises
         ------
         InvalidRequest
-            When a feature is not of the kind that it was fitted as.
+            When a feature is not of the kind that it was fitted as, or not finite.
         UnknownEntityType
             When a cohort's entity type is not in the configuration.
         """
+        with np.errstate(over="ignore"):
+            return self._build(batch, expected_response, position)
+
+    def _build(
+        self, batch: CohortBatch, expected_response: NDArray[np.float64], position: NDArray[np.int64] | int
+    ) -> NDArray[np.float32]:
         matrix = np.empty((batch.n_cohorts, len(self.columns)), dtype=np.float32)
         type_code = self._code_types(batch)
         slots = top_slots(batch, self._top_k[type_code], self.width)
@@ -197,6 +203,12 @@ class CohortFeatures:
             matrix[:, end : end + width] = self._entity_block(source, batch, slots, request)
             end += width
         matrix[:, end] = position
+        if np.isinf(matrix).any():
+            cohort, column = np.argwhere(np.isinf(matrix))[0]
+            raise InvalidRequest(
+                f"request {batch.request_id[request[cohort]]!r}, cohort {batch.cohort_id[cohort]!r}: feature "
+                f"{self.columns[column]!r} is infinite, or too large for a 32-bit number"
+            )
         return matrix
 
     def edge_type_of(self, batch: CohortBatch) -> NDArray[np.object_]:
@@ -414,7 +426,8 @@ def _encode(source: Source, column: Column, at: NDArray[np.datetime64]) -> NDArr
 def _cosine(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float64]:
     dot = (a * b).sum(axis=-1, dtype=np.float64)
     norm = np.sqrt((a * a).sum(axis=-1, dtype=np.float64) * (b * b).sum(axis=-1, dtype=np.float64))
-    return np.asarray(np.divide(dot, norm, out=np.zeros_like(dot), where=norm > 0))
+    similarity = np.where(np.isnan(norm), np.nan, 0.0)
+    return np.asarray(np.divide(dot, norm, out=similarity, where=norm > 0))
 
 
 def label_cohorts(downstream: NDArray[np.float64], slots: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from spr.errors import InvalidRequest
 from spr.page import Page
 from spr.reorder import SHUFFLE_PROPENSITY_KIND, arrange, is_random, shuffle_propensity, shuffled
 
@@ -61,6 +62,8 @@ def place(
     """
     batch = values.batch
     request_id = batch.request_id[request]
+    _check_counters(request_id, {f"delivered {name!r}": n for name, n in delivered.items()})
+    _check_counters(request_id, {"delivered_total": delivered_total})
     cohorts = np.arange(batch.cohort_offset[request], batch.cohort_offset[request + 1])
     scorable = values.scorable[cohorts]
     placed = cohorts[scorable]
@@ -84,6 +87,12 @@ def place(
     return Page(
         values, request, policy, order, reason, propensity, kind, shortfall, omitted, tuple(fallbacks), versions
     )
+
+
+def _check_counters(request_id: str, counters: Mapping[str, int]) -> None:
+    for name, count in counters.items():
+        if not (isinstance(count, (int, float, np.number)) and 0 <= count < np.inf):
+            raise InvalidRequest(f"request {request_id!r}: {name} is {count!r}; a number >= 0 is needed")
 
 
 def _label(values: CohortValues, label_kind: LabelKind) -> NDArray[np.object_]:

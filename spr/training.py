@@ -142,6 +142,8 @@ def fit_calibrators(rows: pd.DataFrame, config: Config) -> CalibratorSet:
         When no version has enough mature rows, or a response is outside what a calibrator can read.
     """
     known = rows[(rows["policy"] == "random") & rows["response"].notna() & rows["raw_score"].notna()]
+    if known.empty:
+        raise TableError("impressions: no mature row of policy 'random' has both a raw score and a response")
     try:
         examination = None
         if config.calibration.position_examination:

@@ -152,6 +152,8 @@ def compare(
             predictions[baseline.name] = _prediction(
                 baseline.margin(examples, at_reference=False), baseline.margin(examples, at_reference=True)
             )
+    if not len(examples):
+        raise TableError("impressions: no mature cohort of policy 'random' has a scorable entity to evaluate on")
     if frequency is None:
         segment = np.where(logged.seen[examples.cohort], "seen", "unseen")
     else:
