@@ -242,14 +242,15 @@ def _check_cohorts(request: RankingRequest, known: Mapping[str, EntityType]) -> 
         seen.add(cohort.cohort_id)
         if cohort.entity_type not in known:
             raise UnknownEntityType(name_unknown("entity type", cohort.entity_type, known, where))
-        if cohort.size == 0:
+        size, version = len(cohort.entity_id), cohort.ranker_version
+        if size == 0:
             raise InvalidRequest(f"{where}: cohort {cohort.cohort_id!r} is empty; leave it out of the request")
-        lengths = [len(cohort.raw_score), *map(len, cohort.entity_features.values())]
-        if not isinstance(cohort.ranker_version, (str, Sequence, np.ndarray)):
-            raise InvalidRequest(f"{where}: cohort {cohort.cohort_id!r} has ranker_version={cohort.ranker_version!r}")
-        if not isinstance(cohort.ranker_version, str):
-            lengths.append(len(cohort.ranker_version))
-        if lengths.count(cohort.size) != len(lengths):
+        per_entity = [cohort.raw_score, *cohort.entity_features.values()]
+        if type(version) is not str:
+            if not isinstance(version, (Sequence, np.ndarray)):
+                raise InvalidRequest(f"{where}: cohort {cohort.cohort_id!r} has ranker_version={version!r}")
+            per_entity.append(version)
+        if any(len(of_entity) != size for of_entity in per_entity):
             raise InvalidRequest(f"{where}: {_name_ragged(cohort)}")
 
 

@@ -188,7 +188,7 @@ def later_random_pages(examples: Examples) -> NDArray[np.bool_]:
     own = pages[pages["random"]].sort_values("at")
     from_last = own.groupby("viewer").cumcount(ascending=False)
     n_random = own.groupby("viewer")["at"].transform("size")
-    chosen = own[(from_last < np.maximum(1, n_random * LATER_SHARE)) & (own["at"] > first.loc[own.index])]
+    chosen = own[(from_last < np.maximum(1, np.floor(n_random * LATER_SHARE))) & (own["at"] > first.loc[own.index])]
     judged = pd.MultiIndex.from_frame(chosen[["viewer", "at"]])
     return np.asarray(pd.MultiIndex.from_arrays([examples.viewer_id, examples.at]).isin(judged) & examples.random)
 

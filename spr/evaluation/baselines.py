@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -106,12 +107,17 @@ def fit_baselines(
         "XGBoost, no viewer columns": trees(viewer_columns=False),
         "XGBoost + viewer intercept": intercept_only,
     }
-    baselines = []
-    for done, (name, model) in enumerate(models.items()):
-        progress("baselines", done, len(models))
+
+    def fit(model: GLMixClassifier) -> GLMixClassifier:
         model.fit(frame, label, groups=frame["viewer_id"])
-        final = refit_on_all(model, frame, label) if isinstance(model.fixed, Trees) else model
-        baselines.append(Baseline(name, final, raw_scores))
+        return refit_on_all(model, frame, label) if isinstance(model.fixed, Trees) else model
+
+    baselines = []
+    # XGBoost and the compiled kernels let go of the interpreter's lock: two fits use two cores.
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        for done, (name, model) in enumerate(zip(models, pool.map(fit, models.values()), strict=True)):
+            progress("baselines", done, len(models))
+            baselines.append(Baseline(name, model, raw_scores))
     progress("baselines", len(models), len(models))
     return tuple(baselines)
 

@@ -21,7 +21,7 @@ N_COHORTS, N_ENTITIES, N_COLUMNS, N_TREES, N_CALLS = 50, 7, 100, 300, 400
 def fit_ranker() -> spr.SecondPassRanker:
     network = World(400, seed=5).tables(9_000)
     config = spr.Config.named("network").to_dict()
-    config["trees"] |= {"n_rounds": N_TREES, "early_stopping_rounds": N_TREES, "learning_rate": 0.006}
+    config["trees"] |= {"n_rounds": N_TREES, "early_stopping_rounds": N_TREES, "learning_rate": 0.003}
     config["features"] = {"viewer_in_trees": "yes"}
     rng = np.random.default_rng(0)
     viewers = network.viewers

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import spr
@@ -26,7 +26,7 @@ Ranker = spr.SecondPassRanker
 
 TYPES = ("people", "hashtag", "company", "member_follow", "group", "newsletter", "event")
 KINDS = ("rare", "common")
-PROFILE = settings(deadline=None, max_examples=40, phases=[Phase.explicit, Phase.generate], suppress_health_check=[HealthCheck.too_slow])
+PROFILE = settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.too_slow])
 
 # Extreme floats, ties and missing scores; plus the ranges in which the network's rankers really score.
 raw_scores = st.one_of(
@@ -36,7 +36,7 @@ raw_scores = st.one_of(
     st.sampled_from([None, 0.0, 0.0, 1.0, -0.0]),
 )
 numbers = st.one_of(st.none(), st.floats(0.0, 1e6))
-embeddings = st.lists(st.floats(-3.0, 3.0, width=32), min_size=8, max_size=8)
+embeddings = st.one_of(st.none(), st.lists(st.floats(-3.0, 3.0, width=32), min_size=8, max_size=8))
 moments = st.one_of(st.none(), st.integers(0, 3000).map(lambda days: datetime(2018, 1, 1) + timedelta(days=days)))
 
 
@@ -108,12 +108,19 @@ def rankers(ranker: Ranker) -> Rankers:
 
 def _describe(page: spr.Page) -> tuple[object, ...]:
     """Everything a page says, floats to the last bit."""
-    placed = [
-        (p.position, p.cohort_id, p.cohort_kind, p.entity_type, p.edge_type, p.entity_id, p.ranker_version, p.reason)
-        + tuple(float(x).hex() for x in (*p.raw_score, *p.expected_response, *p.margins.values()))
-        + tuple(float(x).hex() for x in (p.margin, p.probability, p.importance, p.value, p.propensity or 0.0))
-        for p in page.placements
-    ]
+    placed = []
+    for p in page.placements:
+        names = (p.position, p.cohort_id, p.cohort_kind, p.entity_type, p.edge_type, p.entity_id, p.ranker_version)
+        numbers = (
+            *p.raw_score,
+            *p.expected_response,
+            *p.margins.values(),
+            p.margin,
+            p.probability,
+            p.importance,
+            p.value,
+        )
+        placed.append((names, p.reason, p.propensity, [number.hex() for number in numbers]))
     return (
         page.request_id, page.viewer_id, page.policy, placed, page.propensity_kind,
         dict(page.shortfall), dict(page.omitted), page.fallbacks, dict(page.versions),
@@ -217,9 +224,7 @@ def test_page_meets_minima_or_says_by_how_much(rankers: Rankers, request: Reques
 def _check_reasons(page: spr.Page) -> None:
     """A cohort that stands higher than by value names a guarantee, any other says value."""
     value = np.array([p.value for p in page.placements])
-    sent = np.argsort(page.order)  # ties in value are broken by the request's order
-    by_value = [int(i) for i in sorted(range(len(value)), key=lambda i: (-value[i], page.order[i]))]
-    assert len(sent) == len(by_value)
+    by_value = sorted(range(len(value)), key=lambda i: (-value[i], page.order[i]))  # ties as they were sent
     for p in page.placements:
         lifted = p.position < by_value.index(p.position)
         assert p.reason.startswith("guarantee:") if lifted else p.reason == "value"
@@ -241,7 +246,9 @@ def test_page_order_ignores_the_scale_of_the_factors(rankers: Rankers, request: 
 
 @PROFILE
 @given(request=requests())
-def test_page_of_equal_factors_without_guarantees_is_in_order_of_probability(rankers: Rankers, request: Request) -> None:
+def test_page_of_equal_factors_without_guarantees_is_in_order_of_probability(
+    rankers: Rankers, request: Request
+) -> None:
     page = rankers.unbound.with_factors(ImportanceFactors.of({})).rank(dataclasses.replace(request, delivered={}))
     probability = [p.probability for p in page.placements]
     assert probability == sorted(probability, reverse=True)
@@ -310,6 +317,7 @@ def test_rank_equals_rank_table(rankers: Rankers, data: st.DataObject) -> None:
 def _tabulate(drawn: list[Request]) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """Write requests as the tables that the offline path reads; what was not sent has no row."""
     rows: list[dict[str, Any]] = []
+    # a row that is on no page: a column that is null throughout is tested beside the ranker
     entities: list[dict[str, Any]] = [{"entity_type": "people", "entity_id": "none", "embedding": [0.0] * 8}]
     for request in drawn:
         for cohort in request.cohorts:
@@ -333,7 +341,7 @@ def _tabulate(drawn: list[Request]) -> tuple[pd.DataFrame, pd.DataFrame, pd.Data
                 if cohort.entity_features:
                     own = {name: values[slot] for name, values in cohort.entity_features.items()}
                     entities.append({"entity_type": cohort.entity_type, "entity_id": cohort.entity_id[slot], **own})
-    viewers: list[dict[str, Any]] = [{"viewer_id": "on no page", "embedding": [0.0] * 8}]
+    viewers: list[dict[str, Any]] = [{"viewer_id": "none", "embedding": [0.0] * 8}]
     viewers += [{"viewer_id": r.viewer.viewer_id, **r.viewer.features} for r in drawn if r.viewer.features]
     entity_columns = ["entity_type", "entity_id", "popularity", "created_at", "embedding"]
     viewer_columns = ["viewer_id", "tenure_days", "sessions_per_week", "is_creator", "industry", "embedding"]
@@ -361,7 +369,9 @@ def test_random_pages_have_their_share(rankers: Rankers) -> None:
         assert policies[-1] == is_random(request.request_id, 0.3, some.config.exploration.salt)
     assert np.mean(policies) == pytest.approx(0.3, abs=4 * math.sqrt(0.3 * 0.7 / 500))
     share = np.mean([is_random(f"page-{i}", 0.05, rankers.shipped.config.exploration.salt) for i in range(20_000)])
-    assert share == pytest.approx(rankers.shipped.config.exploration.random_share, abs=4 * math.sqrt(0.05 * 0.95 / 20_000))
+    assert share == pytest.approx(
+        rankers.shipped.config.exploration.random_share, abs=4 * math.sqrt(0.05 * 0.95 / 20_000)
+    )
 
 
 def test_random_pages_put_each_cohort_everywhere(rankers: Rankers) -> None:

@@ -8,15 +8,13 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 import pytest
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 import spr
 from spr.cli import app
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from click.testing import Result
 
     from simulations.world import WorldTables
 

@@ -9,12 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-import spr
 from calibration import CalibratorSet
 from spr.errors import UnknownRankerVersion
 from spr.tables import read_impressions
 
 if TYPE_CHECKING:
+    import spr
     from simulations.world import WorldTables
 
 

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import spr
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from simulations.world import WorldTables
-
 
 
 def _cohort(cohort_id: str = "c", entity_type: str = "people", **changes: Any) -> spr.Cohort:
@@ -174,6 +174,28 @@ def test_rank_table_without_feature_rows_equals_rank_without_features(
     viewer_table = {"of others": one_viewer, "no rows": one_viewer.iloc[:0]}[viewers]
     page = next(ranker.rank_pages(rows, viewer_table, entity_table))
     assert _describe(page) == _describe(ranker.rank(bare))
+
+
+@pytest.mark.parametrize("name", ["tenure_days", "is_creator", "industry", "embedding"])
+def test_rank_table_null_viewer_column_is_as_if_it_were_missing(
+    ranker: spr.SecondPassRanker, small_tables: WorldTables, name: str
+) -> None:
+    rows = small_tables.impressions.iloc[:300]
+    null = small_tables.viewers.assign(**{name: pd.Series([None] * len(small_tables.viewers), dtype=object)})
+    missing = small_tables.viewers.drop(columns=name)
+    pages = (ranker.rank_pages(rows, viewers, small_tables.entities) for viewers in (null, missing))
+    assert [*map(_describe, next(pages))] == [*map(_describe, next(pages))]
+
+
+@pytest.mark.parametrize("name", ["popularity", "created_at", "embedding"])
+def test_rank_table_null_entity_column_is_as_if_it_were_missing(
+    ranker: spr.SecondPassRanker, small_tables: WorldTables, name: str
+) -> None:
+    rows = small_tables.impressions.iloc[:300]
+    null = small_tables.entities.assign(**{name: pd.Series([None] * len(small_tables.entities), dtype=object)})
+    missing = small_tables.entities.drop(columns=name)
+    pages = (ranker.rank_pages(rows, small_tables.viewers, entities) for entities in (null, missing))
+    assert [*map(_describe, next(pages))] == [*map(_describe, next(pages))]
 
 
 # ------------------------------------------------------------------ what is served all the same
@@ -330,7 +352,9 @@ def test_resolve_request_replays_to_the_same_page(
         resolved = ranker.resolve(request)
         assert set(resolved.coefficients) == {"member"}
         # a resolved request does not look anything up: another bundle's coefficients change nothing
-        forgetful = ranker.with_coefficients(dataclasses.replace(ranker.effects[0], matrix=ranker.effects[0].matrix * 0))
+        forgetful = ranker.with_coefficients(
+            dataclasses.replace(ranker.effects[0], matrix=ranker.effects[0].matrix * 0)
+        )
         page = ranker.rank(request)
         assert _describe(ranker.rank(resolved)) == _describe(page)
         assert _describe(forgetful.rank(resolved)) == _describe(page)

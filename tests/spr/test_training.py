@@ -55,8 +55,14 @@ def _flip(impressions: pd.DataFrame, rows: pd.Series[bool]) -> pd.DataFrame:
 # ------------------------------------------------------------------ which rows train what
 
 
-def test_fit_is_the_same_again(fitted: spr.SecondPassRanker, log: WorldTables, config: spr.Config) -> None:
+def test_fit_is_the_same_again_and_leaves_its_tables(
+    fitted: spr.SecondPassRanker, log: WorldTables, config: spr.Config
+) -> None:
+    frames = (log.impressions, log.viewers, log.entities)
+    before = [frame.copy() for frame in frames]
     assert _fit(log, config).versions == fitted.versions
+    for frame, copy in zip(frames, before, strict=True):
+        pd.testing.assert_frame_equal(frame, copy)
 
 
 def test_fit_does_not_depend_on_the_order_of_rows(
@@ -66,13 +72,6 @@ def test_fit_does_not_depend_on_the_order_of_rows(
     again = _fit(log, config, **shuffled, entities=log.entities.sample(frac=1.0, random_state=4))
     assert again.versions == fitted.versions
     assert again.history == fitted.history
-
-
-def test_fit_does_not_change_its_tables(log: WorldTables, config: spr.Config) -> None:
-    before = [log.impressions.copy(), log.viewers.copy(deep=True), log.entities.copy(deep=True)]
-    _fit(log, config)
-    for frame, copy in zip((log.impressions, log.viewers, log.entities), before, strict=True):
-        pd.testing.assert_frame_equal(frame, copy)
 
 
 def test_fit_calibrators_and_trees_know_nothing_of_other_policies(
@@ -122,8 +121,7 @@ def test_fit_immature_rows_have_no_influence(log: WorldTables, config: spr.Confi
     assert 0.2 < immature.mean() < 0.6
     masked = log.impressions.assign(**{name: log.impressions[name].mask(immature) for name in LABELS})
     as_logged, flipped, null = (
-        _fit(log, dated, impressions=rows)
-        for rows in (log.impressions, _flip(log.impressions, immature), masked)
+        _fit(log, dated, impressions=rows) for rows in (log.impressions, _flip(log.impressions, immature), masked)
     )
     assert as_logged.versions == flipped.versions == null.versions
     assert _fit(log, config).versions["trees"] != as_logged.versions["trees"]
@@ -176,7 +174,10 @@ def test_history_says_what_the_configuration_decided(fitted: spr.SecondPassRanke
 def test_fit_reports_progress_of_each_stage(log: WorldTables, config: spr.Config) -> None:
     calls: list[tuple[str, int, int]] = []
     spr.fit(
-        log.impressions, log.viewers, config=config, progress=lambda stage, done, total: calls.append((stage, done, total))
+        log.impressions,
+        log.viewers,
+        config=config,
+        progress=lambda stage, done, total: calls.append((stage, done, total)),
     )
     stages = list(dict.fromkeys(stage for stage, _, _ in calls))
     assert stages[0] == "calibrators"

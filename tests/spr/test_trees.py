@@ -50,9 +50,7 @@ def test_position_margin_falls_from_zero(ranker: spr.SecondPassRanker) -> None:
     assert examined[13] == pytest.approx(examined[11], abs=1e-6)  # no page was longer: the last value holds
 
 
-def test_trees_never_fall_with_an_expected_response(
-    ranker: spr.SecondPassRanker, matrix: NDArray[np.float32]
-) -> None:
+def test_trees_never_fall_with_an_expected_response(ranker: spr.SecondPassRanker, matrix: NDArray[np.float32]) -> None:
     before = ranker.trees.margin(matrix)
     rose = False
     for name in ranker.features.response_columns:
