@@ -122,7 +122,7 @@ def _locate(
 
 def _take(values: pd.Series, rows: NDArray[np.int64], name: str) -> Column:
     there = rows >= 0
-    if values.empty:
+    if values.isna().all():  # of no kind, whatever the column's dtype
         return np.full(len(rows), np.nan)
     if pd.api.types.is_bool_dtype(values) or pd.api.types.is_numeric_dtype(values):
         numbers = values.to_numpy(dtype=np.float64, na_value=np.nan)

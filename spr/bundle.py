@@ -61,11 +61,7 @@ def save(ranker: SecondPassRanker, path: str | Path) -> None:
     BundleError
         When ``path`` holds something that is not a bundle.
     """
-    path = Path(path)
-    if path.is_file():
-        raise BundleError(f"{path} is a file; a bundle is a directory")
-    if path.exists() and any(path.iterdir()) and not _is_bundle(path):
-        raise BundleError(f"{path} holds files that are not a bundle; choose another directory")
+    path = check_destination(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
     try:
@@ -80,6 +76,27 @@ def save(ranker: SecondPassRanker, path: str | Path) -> None:
             fresh.rename(path)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
+
+
+def check_destination(path: str | Path) -> Path:
+    """Return a path that a bundle can be written to; ask before a long fit.
+
+    Parameters
+    ----------
+    path : str or Path
+        A directory that does not exist yet, is empty, or holds a bundle.
+
+    Raises
+    ------
+    BundleError
+        When ``path`` is a file, or holds something that is not a bundle.
+    """
+    path = Path(path)
+    if path.is_file():
+        raise BundleError(f"{path} is a file; a bundle is a directory")
+    if path.exists() and any(path.iterdir()) and not _is_bundle(path):
+        raise BundleError(f"{path} holds files that are not a bundle; choose another directory")
+    return path
 
 
 def load(path: str | Path) -> SecondPassRanker:

@@ -53,9 +53,11 @@ def fit(
 ) -> None:
     """Fit a ranker on logged tables and save it as a bundle."""
     import spr
+    from spr.bundle import check_destination
     from spr.history import history_table
 
     with readable_errors(), progress_bars() as progress:
+        check_destination(out)
         ranker = spr.fit(impressions, viewers, entities, config=read_config(config), progress=progress)
         ranker.save(out)
     print_table(history_table(ranker.history).set_index("what"), "what training chose")

@@ -46,7 +46,7 @@ class CoefficientSource(Protocol):
         """Return float32[d] of a key, or None where it has none."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SecondPassRanker:
     """Ranks the cohorts of a page; made by :func:`spr.fit` or :func:`spr.load`.
 
@@ -80,6 +80,13 @@ class SecondPassRanker:
     unseen_correction: tuple[float, float]
     factors: ImportanceFactors
     history: tuple[Choice, ...] = ()
+
+    def __repr__(self) -> str:
+        effects = ", ".join(f"{effect.name}: {len(effect.keys):,} keys" for effect in self.effects) or "none"
+        return (
+            f"<SecondPassRanker {self.versions['bundle']}: {len(self.calibrators)} calibrators, "
+            f"{self.trees.fitted.n_rounds} rounds of trees, random effects {effects}>"
+        )
 
     def rank(self, request: RankingRequest) -> Page:
         """Rank one request.

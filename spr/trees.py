@@ -55,7 +55,8 @@ class CohortTrees:
     @cached_property
     def version(self) -> str:
         """First 12 hex digits of a hash of the trees."""
-        content = bytes(self.fitted.booster.save_raw("ubj")) + repr(self.fitted.intercept).encode()
+        content = bytes(self.fitted.booster.save_raw("ubj"))
+        content += repr((self.fitted.features, self.fitted.intercept)).encode()
         return hashlib.sha256(content).hexdigest()[:12]
 
     @cached_property

@@ -48,8 +48,8 @@ def held_out(small_tables: WorldTables) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize(
-    ("method", "transforms", "least"),
-    [("isotonic", "rank", 1.0), ("auto", "rank", 1.0), ("loglinear", "rank", 1.0), ("auto", "all", 0.99)],
+    ("method", "transforms", "least"),  # "all" sees the score's own scale, which a distortion does change
+    [("isotonic", "rank", 1.0), ("auto", "rank", 1.0), ("loglinear", "rank", 1.0), ("auto", "all", 0.97)],
 )
 def test_recalibrating_a_distorted_ranker_keeps_the_top_cohorts(
     ranker: spr.SecondPassRanker,

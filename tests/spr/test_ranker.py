@@ -217,9 +217,9 @@ def test_rank_page_without_any_scorable_cohort_is_empty(ranker: spr.SecondPassRa
 
 
 def test_rank_never_seen_viewer_gets_the_correction(ranker: spr.SecondPassRanker) -> None:
-    intercept, slope = ranker.unseen_correction
-    assert (intercept, slope) != (0.0, 1.0)
-    for placement in ranker.rank(_request(_cohort("a"), _cohort("b", "event"))).placements:
+    intercept, slope = -0.25, 0.9
+    corrected = dataclasses.replace(ranker, unseen_correction=(intercept, slope))
+    for placement in corrected.rank(_request(_cohort("a"), _cohort("b", "event"))).placements:
         margins = placement.margins
         assert margins["member"] == 0.0
         assert margins["unseen"] == pytest.approx(intercept + (slope - 1.0) * margins["fixed"], abs=1e-12)
@@ -330,9 +330,10 @@ def test_resolve_takes_coefficients_of_the_store(ranker: spr.SecondPassRanker) -
 
 
 def test_resolve_key_without_coefficients_is_unseen(ranker: spr.SecondPassRanker) -> None:
+    corrected = dataclasses.replace(ranker, unseen_correction=(-0.25, 0.9))
     request = _request(_cohort(), viewer=spr.Viewer(str(ranker.effects[0].keys[0])))
-    placement = ranker.rank(ranker.resolve(request, {"member": _Store({})})).placements[0]
-    stranger = ranker.rank(_request(_cohort())).placements[0]
+    placement = corrected.rank(corrected.resolve(request, {"member": _Store({})})).placements[0]
+    stranger = corrected.rank(_request(_cohort())).placements[0]
     assert placement.margins == stranger.margins
     assert placement.margins["unseen"] != 0.0
 
