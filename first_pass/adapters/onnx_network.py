@@ -55,8 +55,15 @@ class OnnxRanker(PairRanker):
 
     Examples
     --------
-    >>> OnnxRanker("people.onnx", entity_type="people", version="pymk-7",
-    ...            features=["common_friends"])  # doctest: +SKIP
+    >>> import onnxruntime, pandas as pd
+    >>> from onnx import TensorProto, helper
+    >>> x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [None, 1]) for name in "xy")
+    >>> twice = helper.make_graph([helper.make_node("Add", ["x", "x"], ["y"])], "twice", [x], [y])
+    >>> network = helper.make_model(twice, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    >>> session = onnxruntime.InferenceSession(network.SerializeToString())
+    >>> ranker = OnnxRanker(session, entity_type="people", version="pymk-7", features=["common_friends"])
+    >>> ranker.raw_scores({}, pd.DataFrame({"common_friends": [1.0, 3.0]}))
+    array([2., 6.])
     """
 
     def __init__(
