@@ -185,6 +185,15 @@ class Config(_Section):
     def read(cls, path: str | Path) -> Self:
         """Read a TOML file.
 
+        Parameters
+        ----------
+        path : str or Path
+            UTF-8; see ``configs/network.toml`` for one with most sections.
+
+        Returns
+        -------
+        Config
+
         Raises
         ------
         ConfigError
@@ -197,7 +206,16 @@ class Config(_Section):
 
     @classmethod
     def named(cls, name: str) -> Self:
-        """Read a configuration that is shipped with the package, e.g. ``"network"`` or ``"lastfm"``.
+        """Read a configuration that is shipped with the package.
+
+        Parameters
+        ----------
+        name : str
+            ``"network"`` or ``"lastfm"``.
+
+        Returns
+        -------
+        Config
 
         Raises
         ------
@@ -226,6 +244,17 @@ class Config(_Section):
     @classmethod
     def from_dict(cls, content: dict[str, Any], *, source: str = "config") -> Self:
         """Check plain values, as read from TOML or from a bundle's manifest.
+
+        Parameters
+        ----------
+        content : dict
+            Sections and keys as in the TOML file.
+        source : str, default "config"
+            Names the content in errors.
+
+        Returns
+        -------
+        Config
 
         Raises
         ------

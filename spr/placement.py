@@ -69,7 +69,7 @@ def place(
     placed = cohorts[scorable]
     omitted = {str(batch.cohort_id[c]): "no scorable entity" for c in cohorts[~scorable]}
     fallbacks = list(values.fallbacks.get(request, ()))
-    if not values.seen[cohorts].any():
+    if values.margins.keys() > {"fixed", "unseen"} and not values.seen[cohorts].any():
         fallbacks.append("viewer without random effect: fitted correction")
     if is_random(request_id, exploration.random_share, exploration.salt):
         order = placed[shuffled(len(placed), request_id, exploration.salt)]

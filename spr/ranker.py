@@ -233,15 +233,32 @@ class SecondPassRanker:
         return dataclasses.replace(request, coefficients=found)
 
     def with_calibrators(self, calibrators: CalibratorSet) -> SecondPassRanker:
-        """Return a ranker with other calibrators; everything else is the same object."""
+        """Return a ranker with other calibrators; everything else is the same object.
+
+        Parameters
+        ----------
+        calibrators : CalibratorSet
+            E.g. of ``ranker.calibrators.refitted(impressions, entity_type=..., ranker_version=...)``.
+        """
         return dataclasses.replace(self, calibrators=calibrators)
 
     def with_factors(self, factors: ImportanceFactors) -> SecondPassRanker:
-        """Return a ranker with other importance factors; everything else is the same object."""
+        """Return a ranker with other importance factors; everything else is the same object.
+
+        Parameters
+        ----------
+        factors : ImportanceFactors
+            An edge type that it does not name has factor 1.
+        """
         return dataclasses.replace(self, factors=factors)
 
     def with_coefficients(self, *effects: Coefficients) -> SecondPassRanker:
         """Return a ranker in which each given effect replaces the one of its name.
+
+        Parameters
+        ----------
+        *effects : Coefficients
+            Over columns of the ranker's matrix.
 
         Raises
         ------

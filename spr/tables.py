@@ -60,6 +60,13 @@ def read_impressions(impressions: Table, config: Config) -> pd.DataFrame:
 def read_requests(requests: Table, config: Config) -> pd.DataFrame:
     """Read impressions without policy, position and labels; columns ``delivered_*`` are counters.
 
+    Parameters
+    ----------
+    requests : DataFrame or path
+        Further columns of impressions may be there and are left alone.
+    config : Config
+        Names the entity types.
+
     Returns
     -------
     DataFrame
@@ -78,7 +85,17 @@ def read_requests(requests: Table, config: Config) -> pd.DataFrame:
 
 
 def read_viewers(viewers: Table) -> pd.DataFrame:
-    """Read one row per viewer (or per viewer and ``at``) with numeric, boolean, string and list columns.
+    """Read one row per viewer (or per viewer and ``at``).
+
+    Parameters
+    ----------
+    viewers : DataFrame or path
+        viewer_id, optional ``at``, and numeric, boolean, string or list-of-float columns; null = not known.
+
+    Returns
+    -------
+    DataFrame
+        With an index from 0.
 
     Raises
     ------
@@ -89,7 +106,17 @@ def read_viewers(viewers: Table) -> pd.DataFrame:
 
 
 def read_entities(entities: Table) -> pd.DataFrame:
-    """Read one row per entity (or per entity and ``at``); ``created_at`` gives the age.
+    """Read one row per entity (or per entity and ``at``).
+
+    Parameters
+    ----------
+    entities : DataFrame or path
+        entity_type, entity_id, optional ``at`` and ``created_at`` (gives the age), and feature columns as of viewers.
+
+    Returns
+    -------
+    DataFrame
+        With an index from 0.
 
     Raises
     ------
