@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 # scikit-learn ships no types: its classes are Any to mypy
 
 
-class _GLMix(BaseEstimator):  # type: ignore[misc]
+class _GLMix(BaseEstimator, ABC):  # type: ignore[misc]
     """What classifier and regressor share."""
 
     def __init__(
@@ -244,8 +245,8 @@ class _GLMix(BaseEstimator):  # type: ignore[misc]
             raise InvalidModelInput(name_unknown("random effect", name, self._learnt_l2))
         return dict(self._learnt_l2[name])
 
-    def _family(self) -> Family:
-        raise NotImplementedError
+    @abstractmethod
+    def _family(self) -> Family: ...
 
     def _check_fitted(self) -> None:
         if not hasattr(self, "random_effects_"):
