@@ -9,6 +9,7 @@ import urllib.error
 import urllib.request
 import zipfile
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 
 import pandas as pd
@@ -153,12 +154,21 @@ def _read(folder: Path, name: str, columns: list[str]) -> pd.DataFrame:
     file = folder / name
     if not file.is_file():
         raise DataNotFound(f"Last.fm: no {name} in {folder}; needed: {', '.join(SHA256)}.")
-    # latin-1 in places, never quoted, and "NA", "null" and "nan" are names of artists and tags
-    table = pd.read_csv(file, sep="\t", encoding="latin-1", quoting=3, keep_default_na=False)
+    # never quoted, and "NA", "null" and "nan" are names of artists and tags
+    text = "\n".join(_decode(line) for line in file.read_bytes().splitlines())
+    table = pd.read_csv(StringIO(text), sep="\t", quoting=3, keep_default_na=False)
     missing = [column for column in columns if column not in table]
     if missing:
         raise TableError(f"{file}: no column {', '.join(missing)}; found: {', '.join(map(str, table.columns))}.")
     return table[columns]
+
+
+def _decode(line: bytes) -> str:
+    """Read a line as UTF-8, or as latin-1, which some lines of the publisher's files are in."""
+    try:
+        return line.decode("utf-8")
+    except UnicodeDecodeError:
+        return line.decode("latin-1")
 
 
 def _ids(prefix: str, numbers: pd.Series[int]) -> pd.Series[str]:

@@ -52,10 +52,15 @@ def _write_network(network: Network, folder: Path) -> Path:
         "tags.dat": {"tagID": tags["entity_id"].str[1:], "tagValue": tags["name"]},
     }
     for name, columns in tables.items():
-        pd.DataFrame(columns).to_csv(
-            folder / name, sep="\t", index=False, encoding="latin-1", quoting=3, lineterminator="\r\n"
-        )
+        text = pd.DataFrame(columns).to_csv(sep="\t", index=False, quoting=3, lineterminator="\r\n")
+        (folder / name).write_bytes(b"".join(map(_encode, text.splitlines(keepends=True))))
     return folder
+
+
+def _encode(line: str) -> bytes:
+    """Write a line as the publisher does: latin-1 in places, UTF-8 elsewhere."""
+    in_latin = sum(map(ord, line)) % 2 == 0
+    return line.encode("latin-1" if in_latin and all(ord(letter) < 256 for letter in line) else "utf-8")
 
 
 def _make_network() -> Network:

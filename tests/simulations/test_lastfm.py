@@ -314,6 +314,7 @@ def test_read_network_reads_the_whole_of_the_real_one(real_network: Network) -> 
     assert real_network.assignments["day"].min().year == 2005
     assert real_network.names["entity_type"].value_counts().to_dict() == {"artist": 17_632, "tag": 11_946}
     assert real_network.names["name"].notna().all()
+    assert real_network.names["name"].isin(["Sigur Rós", "Björk"]).sum() == 2  # UTF-8 lines
 
 
 def test_read_network_returns_what_was_written(
