@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 _terminal = Console()
 # Where output goes to a file or a log, tables are not squeezed into 80 columns.
-console = _terminal if _terminal.is_terminal else Console(width=140)
+console = _terminal if _terminal.is_terminal else Console(width=165)
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
@@ -174,7 +174,7 @@ def print_table(frame: pd.DataFrame, title: str) -> None:
     sheet.add_column(str(frame.index.name or ""))
     for column in frame.columns:
         numeric = frame[column].dtype.kind in "if"
-        sheet.add_column(str(column), justify="right" if numeric else "left")
+        sheet.add_column(str(column), justify="right" if numeric else "left", overflow="fold")
     for name, *values in frame.itertuples(name=None):
         sheet.add_row(str(name), *(f"{v:.4f}" if isinstance(v, float) else str(v) for v in values))
     console.print(sheet)
