@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from spr import Config, Page, SecondPassRanker
     from spr.evaluation import Comparison
 
-_VIEWERS, _REQUESTS, _TRAINING_DAYS = 600, 16_000, 22
+_VIEWERS, _REQUESTS, _TRAINING_DAYS = 600, 24_000, 25
 
 
 class Data(StrEnum):
@@ -89,7 +89,12 @@ def make_world() -> QuickstartTables:
     world = World(_VIEWERS, seed=config.seed)
     made = world.tables(_REQUESTS)
     start = made.impressions["at"].min().normalize()
-    split = split_pages(made.impressions, until=start + pd.Timedelta(days=_TRAINING_DAYS), seed=config.seed)
+    split = split_pages(
+        made.impressions,
+        until=start + pd.Timedelta(days=_TRAINING_DAYS),
+        seed=config.seed,
+        windows=config.labels.response_window + config.labels.downstream_window,
+    )
     return QuickstartTables(config, split.train, split.test, made.viewers, made.entities, split.frequency, names={})
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,7 +22,7 @@ class PageSplit:
     Parameters
     ----------
     train : DataFrame
-        Pages before the cut, of viewers who are not unseen.
+        Pages whose labels were mature at the cut, of viewers who are not unseen.
     test : DataFrame
         Later pages of the same viewers, and all pages of unseen viewers.
     frequency : dict
@@ -33,7 +34,9 @@ class PageSplit:
     frequency: dict[str, str]
 
 
-def split_pages(impressions: pd.DataFrame, *, until: pd.Timestamp, seed: int) -> PageSplit:
+def split_pages(
+    impressions: pd.DataFrame, *, until: pd.Timestamp, seed: int, windows: timedelta = timedelta(0)
+) -> PageSplit:
     """Split impressions by time, and hold a tenth of the viewers out entirely.
 
     Parameters
@@ -44,6 +47,9 @@ def split_pages(impressions: pd.DataFrame, *, until: pd.Timestamp, seed: int) ->
         The first moment that is not learnt from.
     seed : int
         Draws the unseen viewers.
+    windows : timedelta, default 0
+        How long a label takes to mature. A page is learnt from when its labels were mature at ``until``; pages in
+        between are in neither part.
 
     Returns
     -------
@@ -60,13 +66,15 @@ def split_pages(impressions: pd.DataFrame, *, until: pd.Timestamp, seed: int) ->
     viewer_ids = sorted(impressions["viewer_id"].unique())
     n_unseen = round(UNSEEN_SHARE * len(viewer_ids))
     unseen = np.random.default_rng([seed, 3]).choice(viewer_ids, size=n_unseen, replace=False)
-    learnt = ~impressions["viewer_id"].isin(unseen) & (impressions["at"] < until)
+    is_unseen = impressions["viewer_id"].isin(unseen)
+    learnt = ~is_unseen & (impressions["at"] + windows < until)
+    judged = is_unseen | (impressions["at"] >= until)
     train = impressions.loc[learnt].reset_index(drop=True)
     n_pages = train.groupby("viewer_id")["request_id"].nunique()
     often = n_pages >= n_pages.quantile(1 - FREQUENT_SHARE)
     known = {str(viewer): "frequent" if frequent else "infrequent" for viewer, frequent in often.items()}
     return PageSplit(
         train=train,
-        test=impressions.loc[~learnt].reset_index(drop=True),
+        test=impressions.loc[judged].reset_index(drop=True),
         frequency={str(viewer): known.get(str(viewer), "unseen") for viewer in viewer_ids},
     )

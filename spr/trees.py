@@ -123,7 +123,10 @@ def refit_on_all(model: GLMixClassifier, frame: pd.DataFrame, label: NDArray[np.
         raise TypeError("the model's fixed effect is not of trees")
     effects = [dataclasses.replace(effect, l2=model.learnt_l2(effect.name)) for effect in model.random_effects]
     rounds = max(1, model.fixed_.n_rounds)
-    final = GLMixClassifier(dataclasses.replace(model.fixed, n_rounds=rounds), effects, seed=model.seed)
+    # As many rounds between the passes over the random effects as in the first fit: shorter blocks would make the
+    # trees conditional on the effects earlier, and a worse answer for viewers who have none.
+    sweeps = max(1, round(rounds * model.sweeps / model.fixed.n_rounds))
+    final = GLMixClassifier(dataclasses.replace(model.fixed, n_rounds=rounds), effects, sweeps, seed=model.seed)
     final.fit(frame, label, groups=np.zeros(len(frame), dtype=np.int64))  # one group: nothing is held out
     final.unseen_correction_ = model.unseen_correction_
     return final

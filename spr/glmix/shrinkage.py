@@ -183,7 +183,9 @@ def unseen_correction(
     A random effect of 0 is the middle of its prior, not the mean response: with an intercept sd of 1 it is off
     by half at a response rate of 5 %. Rows of a group are not independent: the line's own uncertainty is
     cluster-robust (Liang and Zeger 1986), and the line is weighed against a normal prior around (0, 1) with sds
-    0.5 and 0.25.
+    0.5 and 0.25. What is left is multiplied by ``max(0, 1 - E / T2)``, T2 being Hotelling's statistic of the line
+    and E its mean where nothing is to be corrected (positive-part James-Stein; Efron and Morris 1973): a line that
+    chance explains corrects nothing.
 
     Parameters
     ----------
@@ -196,11 +198,11 @@ def unseen_correction(
     Returns
     -------
     tuple of (intercept, slope)
-        (0, 1) where there are fewer than two groups with a weight.
+        (0, 1) where there are fewer than four groups with a weight.
     """
     members = np.unique(groups[weights > 0], return_inverse=True)[1]
     count = int(members.max()) + 1 if members.size else 0
-    if count < 2:
+    if count < 4:
         return 0.0, 1.0
     labels, fixed, rest = labels[weights > 0], fixed[weights > 0], rest[weights > 0]
     weights = weights[weights > 0]
@@ -213,5 +215,8 @@ def unseen_correction(
     prior = np.diag(_CORRECTION_SD**2)
     target = np.array([0.0, 1.0])
     # posterior mean of a normal prior and a normal estimate, written without inverting a singular covariance
-    shrunk = target + prior @ np.linalg.solve(prior + covariance, line - target)
+    statistic = float((line - target) @ np.linalg.solve(covariance + 1e-9 * np.eye(2), line - target))
+    by_chance = 2.0 * (count - 1) / (count - 3)
+    kept = max(0.0, 1.0 - by_chance / statistic) if statistic > 0.0 else 0.0
+    shrunk = target + kept * (prior @ np.linalg.solve(prior + covariance, line - target))
     return float(shrunk[0]), float(max(shrunk[1], 0.0))
