@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 from rich.table import Table as Sheet
 
-from spr.errors import SPRError
+from spr.errors import SPRError, UnknownEntityType, name_unknown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from spr.config import Config
     from spr.evaluation import Comparison
     from spr.progress import Progress
+    from spr.ranker import SecondPassRanker
 
 _terminal = Console()
 # Where output goes to a file or a log, tables are not squeezed into 80 columns.
@@ -77,6 +79,7 @@ def rank(
 
     with readable_errors():
         ranker = spr.load(bundle)
+        note_missing_entities(ranker, entities)
         with console.status("ranking"):
             pages = ranker.rank_table(requests, viewers, entities)
         write_table(pages, out)
@@ -102,6 +105,7 @@ def evaluate(
 
     with readable_errors(), progress_bars() as progress:
         ranker = spr.load(bundle)
+        note_missing_entities(ranker, entities)
         comparison = compare(
             ranker, impressions, viewers, entities, train=train, n_replicates=replicates, progress=progress
         )
@@ -124,6 +128,8 @@ def recalibrate(
 
     with readable_errors():
         ranker = spr.load(bundle)
+        if entity_type not in ranker.config.entity_types:
+            raise UnknownEntityType(name_unknown("entity type", entity_type, ranker.config.entity_types))
         rows = tables.read_impressions(impressions, ranker.config)
         new = ranker.calibrators.refitted(rows, entity_type=entity_type, ranker_version=ranker_version)
         ranker.with_calibrators(new).save(out or bundle)
@@ -141,6 +147,14 @@ def read_config(name: str) -> Config:
     return Config.read(name) if name.endswith(".toml") else Config.named(name)
 
 
+def note_missing_entities(ranker: SecondPassRanker, entities: Path | None) -> None:
+    """Say so when a bundle was fitted with entity features and none are given: they are null to the trees."""
+    if entities is None and any(source.scope == "entity" for source in ranker.features.sources):
+        console.print(
+            "[yellow]note[/yellow]: the bundle was fitted with an entities table and none is given (--entities)"
+        )
+
+
 @contextmanager
 def readable_errors() -> Iterator[None]:
     """Show an error that says what to do as one line; anything else is a defect and keeps its traceback."""
@@ -149,7 +163,7 @@ def readable_errors() -> Iterator[None]:
     try:
         yield
     except (SPRError, CalibrationError) as error:
-        console.print(f"[red]{type(error).__name__}[/red]: {error}", highlight=False, soft_wrap=True)
+        console.print(f"[red]{type(error).__name__}[/red]: {escape(str(error))}", highlight=False, soft_wrap=True)
         raise typer.Exit(1) from None
 
 
@@ -185,8 +199,8 @@ def print_comparison(comparison: Comparison) -> None:
     metrics = comparison.table()
     of_all = metrics[metrics.index.get_level_values("segment") == "all"].droplevel("segment")
     title = "held-out pages of the random policy [95 % interval, bootstrap over viewers]"
-    for columns in (["normalized_cross_entropy", "ndcg", "auc"], ["top1_rate", "grouped_auc", "calibration_error"]):
-        print_table(of_all[columns], title)
+    print_table(of_all[["normalized_cross_entropy", "ndcg", "auc"]], title)
+    print_table(of_all[["top1_rate", "grouped_auc", "calibration_error"]], "further metrics of the same")
     print_table(comparison.entity_type_table(), "SPR by entity type")
     for segment, part in comparison.difference_table().groupby("segment", sort=False):
         print_table(part.droplevel("segment"), f"difference, {segment} viewers (* = the interval excludes 0)")

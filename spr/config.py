@@ -46,7 +46,10 @@ class _Section(pydantic.BaseModel):
 
 
 class Labels(_Section):
-    """When a label is mature: ``at`` + both windows <= ``snapshot`` (null: as late as the log needs)."""
+    """When a label is mature: ``at`` + both windows <= ``snapshot``.
+
+    Without a snapshot labels stay as they were logged, and the windows are not used.
+    """
 
     response_window: Duration = timedelta(days=3)
     downstream_window: Duration = timedelta(days=7)

@@ -85,7 +85,7 @@ class Placement:
     propensity: float | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Page:
     """A ranked page; it holds arrays and makes placements when asked.
 
@@ -96,7 +96,7 @@ class Page:
     request : int
         Index of the page's request in that batch.
     policy : str
-        ``"random"`` for a shuffled page, else the ranker's policy name.
+        ``"random"`` for a shuffled page, else ``"spr"``.
     order : int64[n]
         Cohorts of the batch, top first.
     reason : tuple of str
@@ -126,6 +126,9 @@ class Page:
     omitted: Mapping[str, str]
     fallbacks: tuple[str, ...]
     versions: Mapping[str, str]
+
+    def __repr__(self) -> str:
+        return f"<Page {self.request_id} of {self.viewer_id}, policy {self.policy}: {', '.join(self.cohort_id)}>"
 
     @property
     def request_id(self) -> str:

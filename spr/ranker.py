@@ -105,7 +105,8 @@ class SecondPassRanker:
         Raises
         ------
         InvalidRequest, UnknownEntityType, UnknownRankerVersion
-            When the request cannot be read, and the configuration states no fallback.
+            When the request cannot be read, names an entity type outside the configuration, or names a ranker
+            version that has no calibrator and the configuration states no fallback.
         """
         batch = CohortBatch.of_request(request, self.config.entity_types)
         values = self.value_cohorts(batch, given=request.coefficients)
@@ -187,8 +188,8 @@ class SecondPassRanker:
 
         Raises
         ------
-        TableError
-            When a table breaks its contract.
+        TableError, UnknownRankerVersion
+            When a table breaks its contract, or names a version that has no calibrator and no fallback.
         """
         return pages_table(list(self.rank_pages(requests, viewers, entities)))
 

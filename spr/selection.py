@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -21,12 +22,14 @@ if TYPE_CHECKING:
     from spr.glmix import FittedTrees
     from spr.progress import Progress
 
+logger = logging.getLogger(__name__)
+
 LATER_SHARE = 0.15
 NO_EFFECTS = "no random effects"
 
 
 def later_random_pages(examples: Examples) -> NDArray[np.bool_]:
-    """Return the rows that judge random effects: each viewer's latest random pages, if any page stands before them.
+    """Return the rows that judge trees and random effects: each viewer's latest random pages that are not the first.
 
     About a seventh of the viewer's random pages, at least one; so that where few pages are random, every viewer
     with some history judges, not only those who happen to have several random pages.
@@ -97,12 +100,15 @@ def choose_trees(
     chosen = min(models, key=lambda name: losses.get(name, 0.0))
     model = models[chosen]
     n_unseen = int(model.held_out_groups_.sum())
+    rounds = cast("FittedTrees", model.fixed_).n_rounds
+    if not n_unseen:
+        logger.warning("below 50 viewers none is held out: the trees used their whole budget of %d rounds", rounds)
     choice = Choice(
         "what the trees see",
         chosen,
         losses,
         f"{n_unseen:,} cohorts of held-out and {len(judging):,} later ones of seen viewers, averaged; "
-        f"{cast('FittedTrees', model.fixed_).n_rounds} rounds",
+        f"{rounds} rounds kept",
     )
     return model, choice
 

@@ -235,6 +235,10 @@ def _read_features(table: Table, name: str, key: tuple[str, ...], moments: tuple
     frame = load_table(table, name)
     _require(frame, name, key)
     there = tuple(column for column in moments if column in frame)
+    for column in frame.columns:
+        text = frame[column].dropna()
+        if len(text) and isinstance(text.iloc[0], str) and text.iloc[0].startswith("["):
+            raise TableError(f"{name}: {column} holds lists written as text; CSV cannot hold embeddings, use Parquet")
     frame = frame.assign(**{c: frame[c].astype("boolean") for c in frame.columns if _holds_booleans(frame[c])})
     features = [str(c) for c in frame.columns if c not in key + there]
     numbers = tuple(

@@ -45,8 +45,9 @@ def fit(
 ) -> SecondPassRanker:
     """Fit a ranker on logged tables.
 
-    Calibrators, trees and prior variances learn from mature rows of the random policy, random effects from mature
-    rows of every policy where that lowers the held-out loss on random rows.
+    Calibrators and trees learn from mature rows of the random policy; random effects from the rows that have the
+    lower loss on later random pages: of the random policy, or of every policy (with the prior variances of either).
+    Below 50 viewers nothing is held out: the trees then use their whole budget, so give them a small one.
 
     Parameters
     ----------

@@ -90,7 +90,7 @@ class ImportanceFactors:
         for name, part in parts.items():
             object.__setattr__(self, name, MappingProxyType(part) if isinstance(part, dict) else part)
         content = json.dumps(parts, sort_keys=True, allow_nan=False)
-        object.__setattr__(self, "version", hashlib.sha256(content.encode()).hexdigest()[:16])
+        object.__setattr__(self, "version", hashlib.sha256(content.encode()).hexdigest()[:12])
 
     @classmethod
     def of(cls, factor: Mapping[str, float], *, reference: str | None = None) -> Self:
