@@ -79,7 +79,9 @@ def choose_trees(
     teaching, judging = examples.take(examples.random & ~later), examples.take(later)
     judging = judging.take(judging.frame["viewer_id"].isin(teaching.frame["viewer_id"]).to_numpy())
     options = {"without viewer columns": False, "with viewer columns": True}
-    if config.features.viewer_in_trees != "auto":
+    if not any(column.startswith("viewer.") for column in features.columns):
+        options = {"without viewer columns": False}  # there are none: no second fit of the same
+    elif config.features.viewer_in_trees != "auto":
         wanted = config.features.viewer_in_trees == "yes"
         options = {name: viewer_columns for name, viewer_columns in options.items() if viewer_columns == wanted}
     models: dict[str, GLMixClassifier] = {}

@@ -33,10 +33,8 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-# scikit-learn ships no types: its classes are Any to mypy
 
-
-class _GLMix(BaseEstimator, ABC):  # type: ignore[misc]
+class _GLMix(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn has no types
     """What classifier and regressor share."""
 
     def __init__(
@@ -342,7 +340,7 @@ class _GLMix(BaseEstimator, ABC):  # type: ignore[misc]
         return chosen if taught.all() else split_by_validation(group_hash, ~taught, chosen)
 
 
-class GLMixClassifier(ClassifierMixin, _GLMix):  # type: ignore[misc]
+class GLMixClassifier(ClassifierMixin, _GLMix):  # type: ignore[misc]  # scikit-learn has no types
     """Probability of a 0/1 response: sigmoid(fixed effect + random effects + offset).
 
     Parameters
@@ -415,7 +413,7 @@ class GLMixClassifier(ClassifierMixin, _GLMix):  # type: ignore[misc]
         return (self.decision_function(X, offset) > 0).astype(np.int64)
 
 
-class GLMixRegressor(RegressorMixin, _GLMix):  # type: ignore[misc]
+class GLMixRegressor(RegressorMixin, _GLMix):  # type: ignore[misc]  # scikit-learn has no types
     """Expected response of a number (gaussian) or a count (poisson, log link).
 
     Parameters

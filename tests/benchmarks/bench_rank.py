@@ -8,12 +8,17 @@ from __future__ import annotations
 import tempfile
 import time
 from datetime import UTC, datetime
+from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 import spr
 from simulations import World
 from spr.batch import CohortBatch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 N_COHORTS, N_ENTITIES, N_COLUMNS, N_TREES, N_CALLS = 50, 7, 100, 300, 400
 
@@ -48,13 +53,13 @@ def make_request(ranker: spr.SecondPassRanker, r: int) -> spr.RankingRequest:
         raw_score = np.sort(rng.choice(knots, N_ENTITIES))[::-1].tolist()
         cohorts.append(spr.Cohort(f"cohort-{c}", entity_type, [f"e{i}" for i in range(N_ENTITIES)], raw_score, version))
     keys = ranker.effects[0].keys if ranker.effects else ["nobody"]
-    chosen = spr.Viewer(str(keys[r % len(keys)]), viewer)  # type: ignore[arg-type]
+    chosen = spr.Viewer(str(keys[r % len(keys)]), viewer)  # type: ignore[arg-type]  # values are checked by rank
     return spr.RankingRequest(f"request-{r}", datetime(2026, 2, 1, tzinfo=UTC), chosen, cohorts)
 
 
-def cpu_seconds(call: object) -> float:
+def cpu_seconds(call: Callable[[], object]) -> float:
     start = time.thread_time()
-    call()  # type: ignore[operator]
+    call()
     return time.thread_time() - start
 
 
@@ -75,7 +80,7 @@ def main() -> None:
     ours, theirs = [], []
     for call in range(N_CALLS + 50):
         request = requests[call % len(requests)]
-        a, b = cpu_seconds(lambda request=request: ranker.rank(request)), cpu_seconds(peer)
+        a, b = cpu_seconds(partial(ranker.rank, request)), cpu_seconds(peer)
         if call >= 50:
             ours.append(a)
             theirs.append(b)
