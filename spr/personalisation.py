@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from spr.errors import InvalidRequest, name_unknown
-from spr.glmix.kernels import entity_margins
+from spr.glmix.row_kernels import entity_margins
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

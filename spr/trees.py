@@ -128,5 +128,5 @@ def refit_on_all(model: GLMixClassifier, frame: pd.DataFrame, label: NDArray[np.
     sweeps = max(1, round(rounds * model.sweeps / model.fixed.n_rounds))
     final = GLMixClassifier(dataclasses.replace(model.fixed, n_rounds=rounds), effects, sweeps, seed=model.seed)
     final.fit(frame, label, groups=np.zeros(len(frame), dtype=np.int64))  # one group: nothing is held out
-    final.unseen_correction_ = model.unseen_correction_
+    final.model_ = dataclasses.replace(final.model_, unseen_correction=model.unseen_correction_)
     return final

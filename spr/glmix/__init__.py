@@ -11,6 +11,7 @@ from spr.glmix.random_effects import RandomEffect
 if TYPE_CHECKING:
     from spr.glmix.descent import SweepRecord
     from spr.glmix.estimator import GLMixClassifier, GLMixRegressor
+    from spr.glmix.model import MixedModel
 
 __all__ = [
     "Coefficients",
@@ -19,6 +20,7 @@ __all__ = [
     "GLMixClassifier",
     "GLMixRegressor",
     "Linear",
+    "MixedModel",
     "RandomEffect",
     "SweepRecord",
     "Trees",
@@ -31,6 +33,10 @@ def __getattr__(name: str) -> object:
         from spr.glmix import estimator
 
         return getattr(estimator, name)
+    if name == "MixedModel":
+        from spr.glmix.model import MixedModel
+
+        return MixedModel
     if name == "SweepRecord":
         from spr.glmix.descent import SweepRecord
 

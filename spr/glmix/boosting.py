@@ -11,7 +11,7 @@ from spr.errors import InvalidModelInput, name_unknown
 from spr.glmix.families import POISSON
 from spr.glmix.fixed import FittedTrees, Trees
 from spr.glmix.holdout import unit_interval
-from spr.glmix.kernels import mixed
+from spr.glmix.row_kernels import mixed
 from spr.glmix.shrinkage import fit_line
 
 if TYPE_CHECKING:
@@ -109,6 +109,12 @@ class TreesDescent:
             self._rounds = self._best_rounds
             trees = self._booster.predict(self._data, output_margin=True)
             self.margin = trees.astype(np.float64) + self._intercept
+
+    def shift_intercept(self, delta: float) -> None:
+        """Add `delta` to the intercept and to the margin."""
+        self._intercept += delta
+        self.margin = self.margin + delta
+        self._best_margin = self._best_margin + delta
 
     def finish(self) -> str:
         """Go back to the best round and boost no more; return what was decided."""

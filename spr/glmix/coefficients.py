@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from spr.errors import InvalidModelInput
-from spr.glmix.kernels import entity_margins
+from spr.glmix.row_kernels import entity_margins
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -44,6 +44,8 @@ class Coefficients:
         d = number of features, + 1 with an intercept.
     variance : float32 array of (K, d), optional
         The coefficients' posterior variances.
+    covariance : float32 array of (K, d, d), optional
+        Their whole posterior covariance; `variance` is then its diagonal.
 
     Raises
     ------
@@ -71,6 +73,7 @@ class Coefficients:
     keys: Keys
     matrix: Rows
     variance: Rows | None = field(default=None)
+    covariance: Rows | None = field(default=None)
 
     def __post_init__(self) -> None:
         shape = (len(self.keys), len(self.columns))
@@ -85,6 +88,10 @@ class Coefficients:
             self.variance.shape != shape or np.isnan(self.variance).any() or (self.variance < 0).any()
         ):
             raise InvalidModelInput(f"{where}: variances must be >= 0 and of shape {shape}.")
+        if self.covariance is not None and (
+            self.covariance.shape != (*shape, shape[1]) or not np.isfinite(self.covariance).all()
+        ):
+            raise InvalidModelInput(f"{where}: covariances must be finite and of shape {(*shape, shape[1])}.")
         if len(set(self.columns)) != len(self.columns):
             raise InvalidModelInput(f"{where}: column names repeat: {self.columns}.")
         index = pd.Index(self.keys)
@@ -106,6 +113,17 @@ class Coefficients:
     @cached_property
     def _rows(self) -> dict[str | int, int]:
         return {key: row for row, key in enumerate(self.keys.tolist())}
+
+    def table(self, *, variance: bool = False) -> pd.DataFrame:
+        """Return the coefficients as a table indexed by key; `variance` appends ``<column>_variance``."""
+        index = pd.Index(self.keys, name=self.key)
+        table = pd.DataFrame(self.matrix, index=index, columns=list(self.columns))
+        if not variance:
+            return table
+        if self.variance is None:
+            raise InvalidModelInput("variances were not fitted; fit with variance='diagonal' or 'full'.")
+        names = [f"{column}_variance" for column in self.columns]
+        return table.join(pd.DataFrame(self.variance, index=index, columns=names))
 
     def lookup(self, key: str | int) -> Rows | None:
         """Return the coefficients of one entity, or None where it was not in training."""
@@ -155,8 +173,54 @@ class Coefficients:
         positions = self.positions(keys)
         return cast("NDArray[np.float64]", entity_margins(rows, self.matrix, positions, self.intercept))
 
+    def over(self, older: Coefficients) -> Coefficients:
+        """Return these coefficients, and those of `older` for the entities that have none here.
+
+        Both need the same columns; a posterior is kept where both have one.
+        """
+        missing = np.flatnonzero(self.positions(older.keys) < 0)
+        if not missing.size:
+            return self
+        keys = np.concatenate([self.keys, older.keys[missing]])
+        order = np.argsort(keys, kind="stable")
+        posterior = {}
+        for part in ("variance", "covariance"):
+            mine, theirs = getattr(self, part), getattr(older, part)
+            if mine is not None and theirs is not None:
+                posterior[part] = np.concatenate([mine, theirs[missing]])[order]
+        matrix = np.concatenate([self.matrix, older.matrix[missing]])[order]
+        return replace(self, keys=keys[order], matrix=matrix, **{"variance": None, "covariance": None, **posterior})
+
+    def taken(self, rows: NDArray[np.int64]) -> Coefficients:
+        """Return the entities in the given rows, which rise."""
+        posterior = {
+            part: values[rows]
+            for part in ("variance", "covariance")
+            if (values := getattr(self, part)) is not None
+        }
+        return replace(self, keys=self.keys[rows], matrix=self.matrix[rows], **posterior)
+
+    def sampled(self, rng: np.random.Generator) -> Coefficients:
+        """Return one draw of every entity's coefficients from its posterior, for Thompson sampling.
+
+        Raises
+        ------
+        InvalidModelInput
+            The coefficients have no posterior variances.
+        """
+        if self.variance is None:
+            raise InvalidModelInput(f"coefficients of {self.name!r} have no variances; fit with variance='full'.")
+        normal = rng.standard_normal(self.matrix.shape)
+        if self.covariance is None:
+            drawn = self.matrix + np.sqrt(self.variance) * normal
+        else:
+            # eigenvectors rather than Cholesky: float32 rounding may leave a covariance barely semidefinite
+            values, vectors = np.linalg.eigh(self.covariance.astype(np.float64))
+            drawn = self.matrix + np.einsum("kij,kj->ki", vectors, np.sqrt(np.maximum(values, 0.0)) * normal)
+        return replace(self, matrix=drawn.astype(np.float32), variance=None, covariance=None)
+
     def save(self, directory: str | Path) -> None:
-        """Write ``coefficients.json``, ``keys.parquet``, ``matrix.npy`` (and ``variance.npy``) into `directory`."""
+        """Write ``coefficients.json``, ``keys.parquet``, ``matrix.npy`` (and ``variance.npy``, ``covariance.npy``) into `directory`."""
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
         described = {
@@ -165,12 +229,14 @@ class Coefficients:
             "features": list(self.features),
             "intercept": self.intercept,
             "variance": self.variance is not None,
+            "covariance": self.covariance is not None,
         }
         (directory / "coefficients.json").write_text(json.dumps(described, indent=1))
         pd.DataFrame({"key": self.keys}).to_parquet(directory / "keys.parquet", index=False)
         np.save(directory / "matrix.npy", self.matrix, allow_pickle=False)
-        if self.variance is not None:
-            np.save(directory / "variance.npy", self.variance, allow_pickle=False)
+        for part in ("variance", "covariance"):
+            if getattr(self, part) is not None:
+                np.save(directory / f"{part}.npy", getattr(self, part), allow_pickle=False)
 
     @classmethod
     def load(cls, directory: str | Path) -> Coefficients:
@@ -186,7 +252,11 @@ class Coefficients:
             described = json.loads((directory / "coefficients.json").read_text())
             keys = pd.read_parquet(directory / "keys.parquet")["key"]
             matrix = np.load(directory / "matrix.npy", allow_pickle=False)
-            variance = np.load(directory / "variance.npy", allow_pickle=False) if described["variance"] else None
+            posterior = {
+                part: np.load(directory / f"{part}.npy", allow_pickle=False)
+                for part in ("variance", "covariance")
+                if described.get(part)
+            }
             return cls(
                 name=str(described["name"]),
                 key=str(described["key"]),
@@ -194,7 +264,7 @@ class Coefficients:
                 intercept=bool(described["intercept"]),
                 keys=keys.to_numpy(dtype=np.int64 if pd.api.types.is_integer_dtype(keys.dtype) else object),
                 matrix=matrix,
-                variance=variance,
+                **posterior,
             )
         except InvalidModelInput:
             raise

@@ -4,29 +4,48 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from spr.glmix.bias import learn_from_simulation
 from spr.glmix.families import GAUSSIAN
-from spr.glmix.shrinkage import chosen_scale, unseen_correction
+from spr.glmix.marginal import Marginal, pair_small_effects
+from spr.glmix.shrinkage import chosen_scale, is_better, unseen_correction
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from spr.glmix.boosting import TreesDescent
+    from spr.glmix.centring import Centring
+    from spr.glmix.effect_descent import EffectDescent
     from spr.glmix.families import Family
+    from spr.glmix.fixed import FittedTrees
     from spr.glmix.holdout import HoldOut
-    from spr.glmix.linear import LinearDescent
-    from spr.glmix.random_effects import EffectDescent
+    from spr.glmix.fixed import FittedLinear
 
     Floats = NDArray[np.float64]
 
-# a sweep that moves the margins by less than this share of their spread is the last of its stage
-_TOLERANCE = 5e-4
 _STEPS_PER_SCALE = 2
+
+
+class FixedDescent(Protocol):
+    """A fixed effect while it is fitted: `TreesDescent` or `LinearDescent`."""
+
+    margin: Floats
+
+    def advance(self, labels: Floats, weights: Floats, rest: Floats) -> str:
+        """Fit on at `rest`, the margin of everything else; return what was decided."""
+
+    def shift_intercept(self, delta: float) -> None:
+        """Add `delta` to the intercept and to the margin."""
+
+    def finish(self) -> str:
+        """End what has a budget; return what was decided."""
+
+    def fitted(self) -> FittedTrees | FittedLinear:
+        """Return what is served."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +64,8 @@ class SweepRecord:
         Mean loss on the rows that teach.
     held_out_loss : float
         Mean loss on held-out rows of seen groups; NaN where there are none, or where they teach by now.
-    seconds : float
+    seconds, cpu_seconds : float
+        Since the record before, on the clock and of all threads.
     prior_variance : dict or None
         Of a random effect, by column.
     decision : str
@@ -58,6 +78,7 @@ class SweepRecord:
     loss: float
     held_out_loss: float
     seconds: float
+    cpu_seconds: float
     prior_variance: dict[str, float] | None
     decision: str
 
@@ -70,7 +91,7 @@ class Descent:
     family : Family
     labels, weights, offset : float64 arrays of n
         All rows; rows of a validation set have weights too.
-    fixed : TreesDescent, LinearDescent or None
+    fixed : FixedDescent or None
     effects : sequence of EffectDescent
     hold_out : HoldOut
     taught : bool array of n
@@ -79,8 +100,18 @@ class Descent:
         The group of each row, for the uncertainty of the unseen correction.
     sweeps : int
         Blocks of boosting, and the most sweeps of any later stage.
+    tolerance : float
+        A sweep that moves the loss by less than this share is the last of its stage.
+    order : sequence of str
+        The coordinates, "fixed" among them, in the order of a sweep.
+    locked : set of str
+        Coordinates that keep what they started from.
+    seed : int
+        Of the simulation that takes the bias off learnt variances.
     progress : callable
         Called with each `SweepRecord`.
+    centring : mapping of str to Centring
+        Of the effects whose means a linear fixed effect can take over.
     """
 
     def __init__(
@@ -89,90 +120,202 @@ class Descent:
         labels: Floats,
         weights: Floats,
         offset: Floats,
-        fixed: TreesDescent | LinearDescent | None,
+        fixed: FixedDescent | None,
         effects: Sequence[EffectDescent],
         hold_out: HoldOut,
         taught: NDArray[np.bool_],
         groups: NDArray[np.int64],
         sweeps: int,
+        tolerance: float,
+        order: Sequence[str],
+        locked: frozenset[str],
+        seed: int,
         progress: Callable[[SweepRecord], None] | None,
+        centring: Mapping[str, Centring],
     ) -> None:
         self.family, self.labels, self.weights = family, labels, weights
         self.fixed, self.effects, self.hold_out = fixed, effects, hold_out
         self.dispersion, self.unseen_correction = 1.0, (0.0, 1.0)
         self.history: list[SweepRecord] = []
-        self._taught, self._groups, self._sweeps, self._progress = taught, groups, sweeps, progress
+        self.ablation: dict[str, float] = {}
+        self._by_name = {effect.spec.name: effect for effect in effects}
+        self._taught, self._groups, self._progress = taught, groups, progress
+        self._sweeps, self._tolerance, self._order, self._locked = sweeps, tolerance, order, locked
         self._fixed_margin = np.zeros(labels.size) if fixed is None else fixed.margin
         self.total = offset + self._fixed_margin
-        self._stage, self._sweep, self._started = "search", 0, time.perf_counter()
-        self._active = weights
+        for effect in effects:
+            self.total[effect.order] += effect.margins
+        self._stage, self._sweep = "search", 0
+        self._started, self._cpu_started = time.perf_counter(), time.process_time()
+        self._active, self._spreads = weights, np.zeros(0)
+        self._seed, self._centring = seed, centring
+        # expected margins are further out than those of penalised likelihood, and the fixed effect follows them only
+        # through centring: a sweep that learns and nothing else leaves it and the penalised step out
+        self._settled = False
+        self._log_bias: dict[str, Floats] = {}
+        self._marginals: dict[str, Marginal] = {}
 
-    def run(self) -> None:
-        """Search with the hold-outs apart, choose on them, then refit the random effects on all rows."""
+    def run(self, *, chooses: bool) -> None:
+        """Search with the hold-outs apart and choose on them, where there is a choice; then fit on all rows."""
+        if self.hold_out.reason:
+            self._record("fixed", self.hold_out.reason)
+        if chooses and not self.hold_out.training.all():
+            self._search()
+            self._choose()
+        self._finish()
+
+    def _search(self) -> None:
         self._begin("search", self.hold_out.training)
-        for _ in range(self._sweeps):
+        self._boost()
+        self._sweep_until_still(learn=True)
+        self._correct_variances()
+        if self._log_bias:
+            self._take_sweep(learn=False)
+
+    def _boost(self) -> None:
+        """Spend the boosting budget, a block a sweep; the variances are learnt along."""
+        for sweep in range(self._sweeps):
             self._take_sweep(learn=True)
-        if self.fixed is not None:
+            if sweep == 0 and self.hold_out.rows.any():
+                self._shrink_what_harms()
+        if self.fixed is not None and "fixed" not in self._locked:
             decision = self.fixed.finish()
             self._move_fixed()
             if decision:
                 self._record("fixed", decision)
-        self._sweep_until_still(learn=True)
-        if self.hold_out.reason:
-            self._record("fixed", self.hold_out.reason)
+
+    def _choose(self) -> None:
         if self.hold_out.rows.any():
             self._choose_scales()
+            self._ablate()
         if self.hold_out.groups.any():
             self._correct_unseen()
-        if self.hold_out.training.all():
-            return
+
+    def _finish(self) -> None:
+        """Estimate prior variances on all rows, then predict at the scale that held-out rows prefer."""
         scales = [effect.scale for effect in self.effects]
         for effect in self.effects:
             effect.scale = 0.0 if effect.dropped else 1.0
+        searched = self._sweep > 0
         self._begin("final", self._taught)
-        self._sweep_until_still(learn=True)  # the estimate: prior variances on all rows
-        if any(scale not in (0.0, 1.0) for scale in scales):
-            for effect, scale in zip(self.effects, scales, strict=True):
-                effect.scale = scale
-            self._sweep_until_still(learn=False)  # the prediction: at the scale that held-out rows prefer
+        if any(effect.learns and not effect.dropped for effect in self.effects):
+            if searched:
+                self._take_sweep(learn=False)  # rows that teach only now find their place before they are counted
+            else:
+                self._boost()
+            self._sweep_until_still(learn=True)
+            self._correct_variances()
+        elif not searched:
+            self._boost()
+        for effect, scale in zip(self.effects, scales, strict=True):
+            effect.scale = scale
+        self._sweep_until_still(learn=False, keep_best=True)
+
+    def _correct_variances(self) -> None:
+        """Take the bias of the approximation off the learnt variances; it is measured once."""
+        if self.family.code == GAUSSIAN:
+            return
+        learning = [
+            effect
+            for effect in self.effects
+            if effect.learns and not effect.dropped and effect.spec.name not in self._locked
+        ]
+        if learning and not self._log_bias:
+            margin = self.total.copy()
+            for effect in learning:
+                margin[effect.order] -= effect.margins
+            found = learn_from_simulation(
+                self.family, learning, margin, self._spreads, self._sweeps, self._seed
+            )
+            self._log_bias = {effect.spec.name: bias for effect, bias in zip(learning, found, strict=True)}
+        for effect in learning:
+            if effect.spec.name in self._log_bias:
+                effect.correct(self._log_bias[effect.spec.name])
 
     def _begin(self, stage: str, teaching: NDArray[np.bool_]) -> None:
         self._stage, self._active = stage, np.where(teaching, self.weights, 0.0)
         spread = 1.0
         if self.family.code == GAUSSIAN:
             spread = max(self._residual_square(0.0), 1e-12)
-            if stage == "search":
+            if not self._sweep:
                 self.dispersion, self._least_dispersion = spread, 1e-6 * spread
+        elif any(effect.learns for effect in self.effects) and not self._spreads.size:
+            self._spreads = np.zeros(self.labels.size)
         for effect in self.effects:
-            effect.begin(self.labels, self._active, spread)
+            decision = effect.begin(self.labels, self._active, spread)
+            if decision:
+                self._record(effect.spec.name, decision)
+        self._marginals = pair_small_effects(self.effects)
 
     def _take_sweep(self, *, learn: bool) -> float:
-        """Visit each coordinate once; return how far the margins moved, as a share of their spread."""
-        before = self.total.copy()
+        """Visit each coordinate once; return the change of the loss, as a share of it."""
+        before = self.family.mean_loss(self.labels, self.total, self._active)
         self._sweep += 1
-        if self.fixed is not None:
+        parameters = 0.0
+        for name in self._order:
+            if name in self._locked:
+                continue
+            if name == "fixed":
+                self._advance_fixed()
+            elif not self._by_name[name].dropped:
+                parameters += self._step(self._by_name[name], learn=learn)
+                self._record(name, "")
+        if learn and self.family.code == GAUSSIAN:
+            self.dispersion = max(self._residual_square(parameters), self._least_dispersion)
+        return abs(before - self.history[-1].loss) / max(abs(before), 1e-12) if self.history else 0.0
+
+    def _advance_fixed(self) -> None:
+        if self.fixed is not None and not self._settled:
             decision = self.fixed.advance(self.labels, self._active, self.total - self._fixed_margin)
             self._move_fixed()
             self._record("fixed", decision)
-        parameters = 0.0
-        for effect in self.effects:
-            parameters += effect.step(self.family, self.total, self.dispersion, learn=learn)
-            if not effect.dropped:
-                self._record(effect.spec.name, "")
-        if learn and self.family.code == GAUSSIAN:
-            self.dispersion = max(self._residual_square(parameters), self._least_dispersion)
-        moved, spread = np.std(self.total - before), np.std(self.total)
-        return float(moved / spread) if spread > 0 else 0.0
 
-    def _sweep_until_still(self, *, learn: bool) -> None:
+    def _step(self, effect: EffectDescent, *, learn: bool) -> float:
+        """Move one random effect; the margins that stay are those of penalised likelihood."""
+        marginal = self._marginals.get(effect.spec.name)
+        if marginal is not None:
+            parameters = marginal.step(self.family, self.total, self.dispersion, learn=learn)
+        elif learn and self._spreads.size:
+            parameters = effect.step(self.family, self.total, self._spreads, self.dispersion, learn=True)
+            if not self._settled:
+                effect.step(self.family, self.total, self._spreads[:0], self.dispersion, learn=False)
+        else:
+            parameters = effect.step(self.family, self.total, self._spreads[:0], self.dispersion, learn=learn)
+        if effect.spec.parent is not None:
+            effect.centre_within(self._by_name[effect.spec.parent], self.total)
+        elif effect.spec.name in self._centring:
+            self._centring[effect.spec.name].move(self.total, self.dispersion)
+            self._fixed_margin = self.fixed.margin if self.fixed is not None else self._fixed_margin
+        elif self.fixed is not None and "fixed" not in self._locked:
+            shift = effect.centre(self.total)
+            self.fixed.shift_intercept(shift)
+            self.total += shift
+            self._fixed_margin = self.fixed.margin
+        return parameters
+
+    def _sweep_until_still(self, *, learn: bool, keep_best: bool = False) -> None:
+        """Sweep until the loss stands still; `keep_best` goes back to the sweep that a validation set liked best."""
+        judged = keep_best and bool((self.hold_out.rows & ~self._taught).any())
+        best, state, held = np.inf, None, np.nan
+        self._settled = learn and self.family.code != GAUSSIAN
         for _ in range(self._sweeps):
-            if self._take_sweep(learn=learn) < _TOLERANCE:
+            moved = self._take_sweep(learn=learn)
+            held = self.history[-1].held_out_loss
+            if judged and held < best:
+                best, state = held, [effect.state() for effect in self.effects]
+            if moved < self._tolerance:
                 break
+        self._settled = False
+        if state is not None and best < held:
+            for effect, kept in zip(self.effects, state, strict=True):
+                effect.restore(kept, self.total)
+            self._record(self.effects[-1].spec.name, "back to the best sweep on the validation set")
 
     def _move_fixed(self) -> None:
         assert self.fixed is not None  # noqa: S101 - for mypy: callers have looked
-        self.total += self.fixed.margin - self._fixed_margin
-        self._fixed_margin = self.fixed.margin
+        if self.fixed.margin is not self._fixed_margin:
+            self.total += self.fixed.margin - self._fixed_margin
+            self._fixed_margin = self.fixed.margin
 
     def _residual_square(self, parameters: float) -> float:
         """Weighted mean of the squared residuals, with the effective parameters taken off the rows."""
@@ -180,18 +323,37 @@ class Descent:
         squares = float(self._active @ (self.labels - self.total) ** 2)
         return squares / max(rows - parameters, 0.05 * rows)
 
-    def _choose_scales(self) -> None:
+    def _held_rows(self) -> tuple[NDArray[np.int64], Floats, Floats]:
         rows = np.flatnonzero(self.hold_out.rows & (self.weights > 0))
-        labels, weights = self.labels[rows], self.weights[rows]
+        return rows, self.labels[rows], self.weights[rows]
+
+    def _shrink_what_harms(self) -> None:
+        """Shrink an effect tenfold, in the first sweep, as long as held-out rows are clearly worse off with it."""
+        rows, labels, weights = self._held_rows()
         for effect in self.effects:
-            if not effect.learns:
+            for _ in range(4):
+                if not effect.learns or effect.spec.name in self._locked:
+                    break
+                without = weights * self.family.losses(labels, (self.total - effect.margin())[rows])
+                with_it = weights * self.family.losses(labels, self.total[rows])
+                if not is_better(without, with_it, effect.codes[rows], 2.0):
+                    break
+                effect.variance = effect.variance / 10
+                for _ in range(_STEPS_PER_SCALE):
+                    effect.step(self.family, self.total, self._spreads[:0], self.dispersion, learn=False)
+                self._record(effect.spec.name, "shrunk tenfold: a loss on held-out rows", "choice")
+
+    def _choose_scales(self) -> None:
+        rows, labels, weights = self._held_rows()
+        for effect in self.effects:
+            if not effect.learns or effect.spec.name in self._locked:
                 continue
             without = weights * self.family.losses(labels, (self.total - effect.margin())[rows])
 
             def losses_at(scale: float, effect: EffectDescent = effect) -> Floats:
                 effect.scale = scale
                 for _ in range(_STEPS_PER_SCALE):
-                    effect.step(self.family, self.total, self.dispersion, learn=False)
+                    effect.step(self.family, self.total, self._spreads[:0], self.dispersion, learn=False)
                 return weights * self.family.losses(labels, self.total[rows])
 
             scale = chosen_scale(losses_at, without, effect.codes[rows])
@@ -199,8 +361,35 @@ class Descent:
                 losses_at(scale)
                 self._record(effect.spec.name, f"scale {scale:g}", "choice")
             else:
-                effect.drop(self.total)
+                effect.drop(self.total, self._spreads)
                 self._record(effect.spec.name, "dropped: no gain on held-out rows", "choice")
+
+    def _ablate(self) -> None:
+        """Measure on held-out rows what the fixed effect alone and random intercepts alone would reach."""
+        rows, labels, weights = self._held_rows()
+        kept = [
+            effect
+            for effect in self.effects
+            if not (effect.dropped or effect.remembers or effect.spec.name in self._locked)
+        ]
+        states, whole = [effect.state() for effect in kept], self.total.copy()
+
+        def held_loss() -> float:
+            return self.family.mean_loss(labels, self.total[rows], weights)
+
+        self.ablation["all coordinates"] = held_loss()
+        for effect in kept:
+            effect.clear(self.total)
+        self.ablation["without random effects"] = held_loss()
+        if any(effect.spec.intercept and effect.spec.features for effect in kept):
+            for _ in range(2):
+                for effect in kept:
+                    with effect.intercept_only():
+                        effect.step(self.family, self.total, self._spreads[:0], self.dispersion, learn=False)
+            self.ablation["random intercepts only"] = held_loss()
+        for effect, state in zip(kept, states, strict=True):
+            effect.restore(state, self.total)
+        self.total = whole
 
     def _correct_unseen(self) -> None:
         first = self.effects[0] if self.effects else None
@@ -223,23 +412,26 @@ class Descent:
             self._record("unseen", f"intercept {intercept:.4g}, slope {slope:.4g}", "choice")
 
     def _record(self, coordinate: str, decision: str, stage: str | None = None) -> None:
+        effect = self._by_name.get(coordinate)
         variance = None
-        for effect in self.effects:
-            if effect.spec.name == coordinate and effect.learns:
-                variance = dict(zip(effect.columns, effect.variance.tolist(), strict=True))
-        held = self.hold_out.rows & (self._active == 0)  # in the last stage these rows teach
-        now = time.perf_counter()
+        if effect is not None and effect.learns:
+            variance = dict(zip(effect.columns, effect.variance.tolist(), strict=True))
+        loss, held = self.family.mean_losses(
+            self.labels, self.total, self._active, self.weights, self.hold_out.rows
+        )
+        now, cpu_now = time.perf_counter(), time.process_time()
         record = SweepRecord(
             stage=stage or self._stage,
             sweep=self._sweep,
             coordinate=coordinate,
-            loss=self.family.mean_loss(self.labels, self.total, self._active),
-            held_out_loss=self.family.mean_loss(self.labels[held], self.total[held], self.weights[held]),
+            loss=loss,
+            held_out_loss=held,
             seconds=now - self._started,
+            cpu_seconds=cpu_now - self._cpu_started,
             prior_variance=variance,
             decision=decision,
         )
-        self._started = time.perf_counter()
+        self._started, self._cpu_started = time.perf_counter(), time.process_time()
         self.history.append(record)
         if self._progress is not None:
             self._progress(record)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pandas as pd
@@ -69,6 +69,16 @@ class Encoding:
             if not _is_number(frame[column]):
                 levels[column] = tuple(sorted(set(_strings(frame[column], where).dropna())))
         return cls(tuple(columns), levels)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values that `from_dict` reads back."""
+        return {"columns": list(self.columns), "levels": {name: list(known) for name, known in self.levels.items()}}
+
+    @classmethod
+    def from_dict(cls, described: Mapping[str, Any]) -> Encoding:
+        """Read what `to_dict` wrote."""
+        levels = {str(name): tuple(map(str, known)) for name, known in described["levels"].items()}
+        return cls(tuple(map(str, described["columns"])), levels)
 
     @property
     def names(self) -> tuple[str, ...]:

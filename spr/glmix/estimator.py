@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -11,15 +12,19 @@ from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 
 from spr.errors import InvalidModelInput, NotFitted, name_unknown
 from spr.glmix.boosting import TreesDescent
+from spr.glmix.centring import Centring
 from spr.glmix.descent import Descent
+from spr.glmix.effect_descent import EffectDescent
 from spr.glmix.encoding import Encoding, check_columns, read_keys
 from spr.glmix.families import GAUSSIAN, Family
 from spr.glmix.fixed import Linear, Trees
 from spr.glmix.holdout import HoldOut, salted_hashes, split, split_by_validation
-from spr.glmix.kernels import fold_rows
 from spr.glmix.linear import LinearDescent
-from spr.glmix.random_effects import EffectDescent
-from spr.glmix.rows import check_frame, finite_vector, gather_rows
+from spr.glmix.locked import LockedFixed
+from spr.glmix.model import FIXED, MixedModel
+from spr.glmix.row_kernels import fold_rows
+from spr.glmix.rows import downsample, finite_vector, gather_rows
+from spr.glmix.summary import ablation_table, describe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -27,7 +32,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from spr.glmix.coefficients import Coefficients
-    from spr.glmix.descent import SweepRecord
+    from spr.glmix.descent import FixedDescent, SweepRecord
     from spr.glmix.fixed import FittedLinear, FittedTrees
     from spr.glmix.random_effects import RandomEffect
 
@@ -44,6 +49,9 @@ class _GLMix(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn has no t
         sweeps: int = 4,
         variance: Literal["diagonal", "full"] | None = None,
         time: str | None = None,
+        negative_share: float = 1.0,
+        update_order: Sequence[str] | None = None,
+        tolerance: float = 1e-5,
         seed: int = 0,
         n_threads: int = 1,
     ) -> None:
@@ -52,6 +60,9 @@ class _GLMix(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn has no t
         self.sweeps = sweeps
         self.variance = variance
         self.time = time
+        self.negative_share = negative_share
+        self.update_order = update_order
+        self.tolerance = tolerance
         self.seed = seed
         self.n_threads = n_threads
 
@@ -64,13 +75,16 @@ class _GLMix(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn has no t
         groups: ArrayLike | None = None,
         validation: tuple[Any, ...] | None = None,
         *,
+        start: _GLMix | MixedModel | None = None,
+        locked: Sequence[str] = (),
+        forgetting: float | None = None,
         progress: Callable[[SweepRecord], None] | None = None,
     ) -> Any:
         """Fit by block coordinate descent.
 
         Parameters
         ----------
-        X : DataFrame of n rows
+        X : DataFrame or Arrow table of n rows
             The features, key columns and time that the specs name; other columns are left alone. The order of
             its rows does not matter.
         y : array-like of n
@@ -83,7 +97,15 @@ class _GLMix(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn has no t
             What is held out whole to stop the boosting: strings or integers. Default: the first random effect's key.
         validation : tuple (X, y[, sample_weight[, offset]]), optional
             Rows that judge and never teach: in place of the held-out rows, and of the held-out groups where
-            some of its groups are not in X.
+            some of its groups are not in X. The last sweeps go back to the one that they like best.
+        start : fitted estimator or MixedModel, optional
+            Warm start: coordinates of the same names start from its coefficients and keep its columns and levels;
+            entities that have no row here keep theirs.
+        locked : sequence of str, default ()
+            Coordinates of `start` ("fixed", names of random effects) that stay as they are: partial retraining.
+        forgetting : float in (0, 1], optional
+            Incremental training: the posterior of each of `start`'s random effects (fitted with `variance`) is the
+            prior of its entities, with this share of its precision kept; 1 forgets nothing.
         progress : callable, optional
             Called with each `SweepRecord` as it is made.
 
@@ -94,35 +116,50 @@ class _GLMix(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn has no t
         Raises
         ------
         InvalidModelInput
-            Rows, labels, weights or columns that cannot be used; the message names them.
+            Rows, labels, weights, columns or coordinates that cannot be used; the message names them.
         """
         family = self._family()
         self._check_parameters()
+        origin = start.model_ if isinstance(start, _GLMix) else start
+        order = self._check_coordinates(origin, locked, forgetting)
         frame, labels, weights, offsets, taught = gather_rows(X, y, sample_weight, offset, validation)
         family.check_labels(labels)
-        n_taught = int(taught.sum())
+        n_given = int(taught.sum())
         if not (weights[taught] > 0).any():
             raise InvalidModelInput("sample_weight: no row has a positive weight; there is nothing to learn from.")
+        kept = np.ones(len(frame), dtype=bool)
+        if self.negative_share < 1.0:
+            kept, weights = downsample(frame, labels, weights, taught, self.negative_share, family, self.seed)
+            frame, labels, weights, offsets, taught = (
+                part[kept] for part in (frame, labels, weights, offsets, taught)
+            )
+            groups = None if groups is None else np.asarray(groups)[kept[:n_given]]
+        n_taught = int(taught.sum())
 
-        effects = [EffectDescent(spec, frame, n_taught, self.n_threads) for spec in self.random_effects]
-        rows: NDArray[np.float32] = np.zeros((len(frame), 0), dtype=np.float32)
-        encoding = None
-        if self.fixed is not None:
-            encoding = Encoding.learn(frame.iloc[:n_taught], self._fixed_columns(frame), "the fixed effect")
-            rows = encoding.matrix(frame, "the fixed effect")
+        encoding, rows = self._encode_fixed(frame, n_taught, origin, locked)
+        effects = [
+            EffectDescent(
+                spec,
+                frame,
+                n_taught,
+                self.n_threads,
+                None if origin is None else origin.effects.get(spec.name),
+                None if origin is None else origin.encodings.get(spec.name),
+            )
+            for spec in self.random_effects
+        ]
         rows_hash = self._hash_rows(rows, effects, offsets)
+        for effect in effects:
+            effect.bound(np.where(taught, weights, 0.0), rows_hash)
+            if forgetting is not None and origin is not None and effect.spec.name in origin.effects:
+                prior = origin.prior_variance[effect.spec.name]
+                effect.remember(forgetting, np.array([prior[column] for column in effect.columns]))
         group_hash = self._hash_groups(groups, effects, rows_hash, n_taught)
-        hold_out = self._hold_out(frame, group_hash, rows_hash, weights > 0, taught)
-
-        fixed: TreesDescent | LinearDescent | None = None
-        if self.fixed is not None and encoding is not None:
-            learning = np.where(hold_out.training, weights, 0.0)
-            intercept = family.intercept(labels, learning, offsets)
-            if isinstance(self.fixed, Linear):
-                fixed = LinearDescent(self.fixed, encoding.names, rows, family, intercept)
-            else:
-                watch = np.where(hold_out.groups, weights, 0.0)
-                fixed = TreesDescent(self.fixed, encoding, rows, rows_hash, watch, intercept, family, self.sweeps)
+        chooses = (self.fixed is not None and FIXED not in locked) or any(
+            effect.learns and effect.spec.name not in locked for effect in effects
+        )
+        hold_out = self._hold_out(frame, group_hash, rows_hash, weights > 0, taught, chooses=chooses)
+        fixed = self._start_fixed(family, encoding, rows, rows_hash, labels, weights, offsets, hold_out, origin, locked)
         descent = Descent(
             family,
             labels,
@@ -134,39 +171,122 @@ class _GLMix(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn has no t
             taught,
             np.unique(group_hash, return_inverse=True)[1].astype(np.int64),
             self.sweeps,
+            self.tolerance,
+            order,
+            frozenset(locked),
+            self.seed,
             progress,
+            {
+                effect.spec.name: Centring(fixed, rows, effect)
+                for effect in effects
+                if isinstance(fixed, LinearDescent) and fixed.shifts and effect.spec.parent is None
+            },
         )
-        descent.run()
+        descent.run(chooses=chooses)
+        self._keep(descent, encoding, origin, locked)
+        self.held_out_groups_ = np.zeros(n_given, dtype=bool)
+        self.held_out_groups_[kept[:n_given]] = hold_out.groups[:n_taught]
+        self.n_features_in_ = X.shape[1]
+        return self
 
-        self.fixed_: FittedTrees | FittedLinear | None = None if fixed is None else fixed.fitted()
-        self.fixed_encoding_ = encoding
-        self.random_effects_: dict[str, Coefficients] = {}
-        self.encodings_: dict[str, Encoding] = {}
+    def _encode_fixed(
+        self, frame: pd.DataFrame, n_taught: int, origin: MixedModel | None, locked: Sequence[str]
+    ) -> tuple[Encoding | None, NDArray[np.float32]]:
+        encoding = None if origin is None else origin.encoding
+        if encoding is None and self.fixed is not None:
+            encoding = Encoding.learn(frame.iloc[:n_taught], self._fixed_columns(frame), "the fixed effect")
+        if encoding is None or (self.fixed is None and FIXED not in locked):
+            return None, np.zeros((len(frame), 0), dtype=np.float32)
+        return encoding, encoding.matrix(frame, "the fixed effect")
+
+    def _start_fixed(
+        self,
+        family: Family,
+        encoding: Encoding | None,
+        rows: NDArray[np.float32],
+        rows_hash: NDArray[np.uint64],
+        labels: Floats,
+        weights: Floats,
+        offsets: Floats,
+        hold_out: HoldOut,
+        origin: MixedModel | None,
+        locked: Sequence[str],
+    ) -> FixedDescent | None:
+        if FIXED in locked and origin is not None and origin.fixed is not None:
+            return LockedFixed(origin.fixed, rows)
+        if self.fixed is None or encoding is None:
+            return None
+        learning = np.where(hold_out.training, weights, 0.0)
+        intercept = family.intercept(labels, learning, offsets)
+        begun = None if origin is None else origin.fixed
+        if isinstance(self.fixed, Linear):
+            return LinearDescent(self.fixed, encoding.names, rows, family, intercept)
+        watch = np.where(hold_out.groups, weights, 0.0)
+        return TreesDescent(self.fixed, encoding, rows, rows_hash, watch, intercept, family, self.sweeps)
+
+    def _keep(
+        self, descent: Descent, encoding: Encoding | None, origin: MixedModel | None, locked: Sequence[str]
+    ) -> None:
+        """Set the attributes of a finished fit."""
         self.prior_variance_: dict[str, dict[str, float]] = {}
         self.prediction_scale_: dict[str, float] = {}
         self._learnt_l2: dict[str, dict[str, float]] = {}
-        for effect in effects:
+        fitted: dict[str, Coefficients] = {}
+        in_force: dict[str, dict[str, float]] = {}
+        for effect in descent.effects:
             name = effect.spec.name
-            self.random_effects_[name] = effect.fitted(family, descent.total, descent.dispersion, self.variance)
-            self.encodings_[name] = effect.encoding
+            if name in locked and origin is not None:
+                fitted[name], in_force[name] = origin.effects[name], dict(origin.prior_variance[name])
+                self._learnt_l2[name] = {
+                    column: descent.dispersion / value if value > 0 else np.inf
+                    for column, value in in_force[name].items()
+                }
+                continue
+            fitted[name] = effect.fitted(descent.family, descent.total, descent.dispersion, self.variance)
             self._learnt_l2[name] = effect.learnt_l2(descent.dispersion)
+            in_force[name] = {
+                column: descent.dispersion / penalty if 0 < penalty < np.inf else 0.0
+                for column, penalty in self._learnt_l2[name].items()
+            }
             if effect.learns:
                 self.prior_variance_[name] = dict(zip(effect.columns, effect.variance.tolist(), strict=True))
                 self.prediction_scale_[name] = effect.scale
-        self.unseen_correction_ = descent.unseen_correction
-        self.held_out_groups_ = hold_out.groups[:n_taught]
+        corrected = origin is not None and descent.unseen_correction == (0.0, 1.0)
+        self.model_ = MixedModel(
+            family=descent.family,
+            fixed=None if descent.fixed is None else descent.fixed.fitted(),
+            encoding=encoding if descent.fixed is not None else None,
+            effects=fitted,
+            encodings={effect.spec.name: effect.encoding for effect in descent.effects},
+            prior_variance=in_force,
+            unseen_correction=origin.unseen_correction if corrected and origin else descent.unseen_correction,
+        )
         self.history_ = pd.DataFrame([vars(record) for record in descent.history])
-        if family.code == GAUSSIAN:
+        self.ablation_ = ablation_table(descent.ablation)
+        if descent.family.code == GAUSSIAN:
             self.residual_variance_ = descent.dispersion
-        self.n_features_in_ = X.shape[1]
-        return self
+
+    @property
+    def fixed_(self) -> FittedTrees | FittedLinear | None:
+        """The fitted fixed effect."""
+        return self._fitted().fixed
+
+    @property
+    def random_effects_(self) -> dict[str, Coefficients]:
+        """The fitted coefficients by random effect."""
+        return dict(self._fitted().effects)
+
+    @property
+    def unseen_correction_(self) -> tuple[float, float]:
+        """Intercept and slope of the fixed margin where the first key is unseen."""
+        return self._fitted().unseen_correction
 
     def margins(self, X: pd.DataFrame) -> pd.DataFrame:
         """Return the margin's parts, which sum to it.
 
         Parameters
         ----------
-        X : DataFrame of n rows
+        X : DataFrame or Arrow table of n rows
 
         Returns
         -------
@@ -174,27 +294,24 @@ class _GLMix(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn has no t
             ``fixed``, one column per random effect (exactly 0 at an unseen or null key), and ``unseen``: the
             correction of the fixed margin where the first random effect's key is unseen or null, else 0.
         """
-        self._check_fitted()
-        check_frame(X)
-        parts: dict[str, Floats] = {"fixed": np.zeros(len(X))}
-        if self.fixed_ is not None and self.fixed_encoding_ is not None:
-            parts["fixed"] = self.fixed_.margin(self.fixed_encoding_.matrix(X, "the fixed effect"))
-        unseen = np.zeros(len(X), dtype=bool)
-        for number, (name, coefficients) in enumerate(self.random_effects_.items()):
-            where = f"random effect {name!r}"
-            check_columns(X, [coefficients.key], "key column", where)
-            keys = read_keys(X[coefficients.key], where)
-            parts[name] = coefficients.margin(self.encodings_[name].matrix(X, where), keys)
-            if number == 0:
-                unseen = coefficients.positions(keys) < 0
-        intercept, slope = self.unseen_correction_
-        parts["unseen"] = np.where(unseen, intercept + (slope - 1.0) * parts["fixed"], 0.0)
-        return pd.DataFrame(parts, index=X.index)
+        return self._fitted().margins(X)
 
     def decision_function(self, X: pd.DataFrame, offset: ArrayLike | None = None) -> Floats:
         """Return the margin of each row: the sum of `margins`, plus `offset` where one is given."""
         total = self.margins(X).sum(axis=1).to_numpy(dtype=np.float64)
-        return total if offset is None else total + finite_vector(offset, len(X), "offset")
+        return total if offset is None else total + finite_vector(offset, len(total), "offset")
+
+    def sample_margins(self, X: pd.DataFrame, *, rng: np.random.Generator) -> Floats:
+        """Return the margin of each row under one draw of all coefficients, see `MixedModel.sample_margins`."""
+        return self._fitted().sample_margins(X, rng=rng)
+
+    def explain(self, row: pd.DataFrame | pd.Series) -> pd.DataFrame:
+        """Return what each feature of each coordinate contributes to one row's margin, see `MixedModel.explain`."""
+        return self._fitted().explain(row)
+
+    def summary(self) -> str:
+        """Return the fit in words: coordinates, learnt shrinkage, and where the lift on held-out rows comes from."""
+        return describe(self._fitted(), self.prior_variance_, self.prediction_scale_, self.ablation_)
 
     def coefficients(self, name: str, *, variance: bool = False) -> pd.DataFrame:
         """Return a random effect's coefficients, an entity a row.
@@ -218,18 +335,10 @@ class _GLMix(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn has no t
         InvalidModelInput
             An unknown effect, or variances of a model that was fitted without.
         """
-        self._check_fitted()
-        if name not in self.random_effects_:
-            raise InvalidModelInput(name_unknown("random effect", name, self.random_effects_))
-        fitted = self.random_effects_[name]
-        index = pd.Index(fitted.keys, name=fitted.key)
-        table = pd.DataFrame(fitted.matrix, index=index, columns=list(fitted.columns))
-        if not variance:
-            return table
-        if fitted.variance is None:
-            raise InvalidModelInput("variances were not fitted; fit with variance='diagonal' or 'full'.")
-        names = [f"{column}_variance" for column in fitted.columns]
-        return table.join(pd.DataFrame(fitted.variance, index=index, columns=names))
+        effects = self._fitted().effects
+        if name not in effects:
+            raise InvalidModelInput(name_unknown("random effect", name, effects))
+        return effects[name].table(variance=variance)
 
     def learnt_l2(self, name: str) -> dict[str, float]:
         """Return the penalty in force on each column of a random effect, as `RandomEffect.l2` takes it.
@@ -238,7 +347,7 @@ class _GLMix(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn has no t
         other rows at a given fixed margin: ``GLMixClassifier(fixed=None, random_effects=[RandomEffect(name, key,
         features, l2=model.learnt_l2(name))]).fit(X, y, offset=margin)``.
         """
-        self._check_fitted()
+        self._fitted()
         if name not in self._learnt_l2:
             raise InvalidModelInput(name_unknown("random effect", name, self._learnt_l2))
         return dict(self._learnt_l2[name])
@@ -246,14 +355,18 @@ class _GLMix(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn has no t
     @abstractmethod
     def _family(self) -> Family: ...
 
-    def _check_fitted(self) -> None:
-        if not hasattr(self, "random_effects_"):
+    def _fitted(self) -> MixedModel:
+        if not hasattr(self, "model_"):
             raise NotFitted(f"{type(self).__name__}: call fit first.")
+        return self.model_
 
     def _check_parameters(self) -> None:
         for name in ("sweeps", "n_threads"):
             if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
                 raise InvalidModelInput(f"{name} is {getattr(self, name)!r}; allowed: integers >= 1.")
+        for name, low, high in (("negative_share", 0.0, 1.0), ("tolerance", 0.0, 1.0)):
+            if not low < getattr(self, name) <= high:
+                raise InvalidModelInput(f"{name} is {getattr(self, name)!r}; allowed: above {low:g}, at most {high:g}.")
         if self.variance not in (None, "diagonal", "full"):
             raise InvalidModelInput(name_unknown("variance", str(self.variance), ["diagonal", "full"]))
         if not isinstance(self.fixed, Trees | Linear | None):
@@ -264,6 +377,38 @@ class _GLMix(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn has no t
         for position, name in enumerate(names):
             if name in names[:position]:
                 raise InvalidModelInput(f"two random effects are called {name!r}; margins need a name each.")
+        for effect in self.random_effects:
+            if effect.parent is not None and effect.parent not in names:
+                raise InvalidModelInput(name_unknown("parent", effect.parent, names, f"random effect {effect.name!r}"))
+
+    def _check_coordinates(
+        self, origin: MixedModel | None, locked: Sequence[str], forgetting: float | None
+    ) -> list[str]:
+        """Return the coordinates in update order, having checked what `start`, `locked` and `forgetting` name."""
+        names = [FIXED, *(effect.name for effect in self.random_effects)]
+        order = list(self.update_order) if self.update_order is not None else names
+        wanted = names if self.fixed is not None else names[1:]
+        for name in order:
+            if name not in names:
+                raise InvalidModelInput(name_unknown("coordinate", name, names, "update_order"))
+        if sorted(set(order) | {FIXED}) != sorted(names) or len(set(order)) != len(order) or set(wanted) - set(order):
+            raise InvalidModelInput(f"update_order is {order}; it must name each of {wanted} once.")
+        for name in locked:
+            if origin is None:
+                raise InvalidModelInput(f"locked names {name!r}, but there is no start to take it from.")
+            if name not in origin.names:
+                raise InvalidModelInput(
+                    f"the coefficients of locked coordinate {name!r} are missing from start; it has: "
+                    f"{', '.join(origin.names)}."
+                )
+            if name not in names:
+                raise InvalidModelInput(name_unknown("locked coordinate", name, names))
+        if forgetting is not None:
+            if origin is None:
+                raise InvalidModelInput("forgetting is given, but there is no start whose posterior could be kept.")
+            if not 0.0 < forgetting <= 1.0:
+                raise InvalidModelInput(f"forgetting is {forgetting!r}; allowed: above 0, at most 1.")
+        return order
 
     def _fixed_columns(self, frame: pd.DataFrame) -> list[str]:
         assert self.fixed is not None  # noqa: S101 - for mypy: the caller has looked
@@ -328,7 +473,13 @@ class _GLMix(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn has no t
         rows_hash: NDArray[np.uint64],
         weighted: NDArray[np.bool_],
         taught: NDArray[np.bool_],
+        *,
+        chooses: bool,
     ) -> HoldOut:
+        nothing = np.zeros(len(frame), dtype=bool)
+        if not chooses:
+            chosen = HoldOut(taught, nothing, nothing, "no hold-out: there is nothing to choose")
+            return chosen if taught.all() else split_by_validation(group_hash, ~taught, chosen)
         order: NDArray[np.generic] = rows_hash
         if self.time is not None:
             check_columns(frame, [self.time], "time column", "the estimator")
@@ -354,6 +505,14 @@ class GLMixClassifier(ClassifierMixin, _GLMix):  # type: ignore[misc]  # scikit-
         Which posterior variances to keep, see `coefficients`.
     time : str, optional
         The column of X (timestamps or numbers) by which the latest rows of each group are held out.
+    negative_share : float in (0, 1], default 1.0
+        Share of the rows with label 0 that is kept, by a hash of the row, with weights divided by it: the same model
+        in expectation, at less cost. For gaussian, where 0 is no rare answer, it must be 1. A log whose negatives
+        were sampled before, without weights, needs ``offset=-log(share)`` in fit and none in scoring.
+    update_order : sequence of str, optional
+        The coordinates of a sweep in order; by default "fixed", then the random effects as given.
+    tolerance : float, default 1e-5
+        The last sweeps of a stage end when one changes the loss by less than this share of it.
     seed : int, default 0
         Salts the hashes that hold out.
     n_threads : int, default 1
@@ -369,6 +528,10 @@ class GLMixClassifier(ClassifierMixin, _GLMix):  # type: ignore[misc]  # scikit-
         What held-out rows make of it: the variance in force is the product; 0 = the effect is dropped.
     unseen_correction_ : tuple (intercept, slope)
         The fixed margin of a row whose first key is unseen becomes intercept + slope * margin.
+    model_ : MixedModel
+        What is served and saved.
+    ablation_ : DataFrame
+        Held-out loss of the fixed effect alone, with random intercepts only, and of all; empty without held-out rows.
     held_out_groups_ : bool array of n
         The rows of X whose groups were held out whole.
     history_ : DataFrame
@@ -418,7 +581,7 @@ class GLMixRegressor(RegressorMixin, _GLMix):  # type: ignore[misc]  # scikit-le
 
     Parameters
     ----------
-    fixed, random_effects, sweeps, variance, time, seed, n_threads
+    fixed, random_effects, sweeps, variance, time, negative_share, update_order, tolerance, seed, n_threads
         As in `GLMixClassifier`.
     family : {"gaussian", "poisson"}
 
@@ -447,10 +610,24 @@ class GLMixRegressor(RegressorMixin, _GLMix):  # type: ignore[misc]  # scikit-le
         sweeps: int = 4,
         variance: Literal["diagonal", "full"] | None = None,
         time: str | None = None,
+        negative_share: float = 1.0,
+        update_order: Sequence[str] | None = None,
+        tolerance: float = 1e-5,
         seed: int = 0,
         n_threads: int = 1,
     ) -> None:
-        super().__init__(fixed, random_effects, sweeps, variance, time, seed, n_threads)
+        super().__init__(
+            fixed,
+            random_effects,
+            sweeps,
+            variance,
+            time,
+            negative_share,
+            update_order,
+            tolerance,
+            seed,
+            n_threads,
+        )
         self.family = family
 
     def _family(self) -> Family:

@@ -37,12 +37,19 @@ def derivatives_at(family: int, label: float, margin: float) -> tuple[float, flo
 
 
 @numba.njit(cache=True)
-def third_derivative_at(family: int, margin: float) -> float:
-    """Return the third derivative of the loss with respect to the margin (one row)."""
-    if family == GAUSSIAN:
-        return 0.0
-    second: float = derivatives_at(family, 0.0, margin)[1]
-    return second if family == POISSON else -second * math.tanh(0.5 * margin)
+def expected_derivatives_at(family: int, label: float, margin: float, spread: float) -> tuple[float, float]:
+    """Return the expected derivatives where the margin is normal with variance `spread` (one row).
+
+    Exact for gaussian and poisson; for binomial a logistic function of the margin shrunk by
+    sqrt(1 + pi * spread / 8) (MacKay 1992, "The evidence framework applied to classification networks", eq. 28).
+    """
+    if family == GAUSSIAN or spread <= 0.0:
+        return derivatives_at(family, label, margin)
+    if family == POISSON:
+        return derivatives_at(family, label, margin + 0.5 * spread)
+    shrunk = 1.0 / math.sqrt(1.0 + 0.125 * math.pi * spread)
+    first, second = derivatives_at(family, label, shrunk * margin)
+    return first, shrunk * second
 
 
 @numba.njit(cache=True)
@@ -70,6 +77,21 @@ def _weighted_loss(family: int, labels: Floats, margins: Floats, weights: Floats
         if weights[row] > 0.0:
             total += weights[row] * loss_at(family, labels[row], margins[row])
     return total
+
+
+@numba.njit(cache=True, nogil=True)
+def _two_losses(
+    family: int, labels: Floats, margins: Floats, active: Floats, weights: Floats, held: NDArray[np.bool_]
+) -> tuple[float, float, float, float]:
+    taught = taught_weight = judged = judged_weight = 0.0
+    for row in range(labels.size):
+        if active[row] > 0.0:
+            taught += active[row] * loss_at(family, labels[row], margins[row])
+            taught_weight += active[row]
+        elif held[row]:
+            judged += weights[row] * loss_at(family, labels[row], margins[row])
+            judged_weight += weights[row]
+    return taught, taught_weight, judged, judged_weight
 
 
 @numba.njit(cache=True, nogil=True)
@@ -139,6 +161,18 @@ class Family:
         """Return the weighted mean loss over rows with a positive weight; NaN where there are none."""
         total = float(weights.sum())
         return float(_weighted_loss(self.code, labels, margins, weights)) / total if total > 0 else float("nan")
+
+    def mean_losses(
+        self, labels: Floats, margins: Floats, active: Floats, weights: Floats, held: NDArray[np.bool_]
+    ) -> tuple[float, float]:
+        """Return the mean loss of the active rows, and of the held-out rows that are not active; NaN where none."""
+        taught, taught_weight, judged, judged_weight = _two_losses(
+            self.code, labels, margins, active, weights, held
+        )
+        return (
+            taught / taught_weight if taught_weight > 0 else float("nan"),
+            judged / judged_weight if judged_weight > 0 else float("nan"),
+        )
 
     def derivatives(self, labels: Floats, margins: Floats, weights: Floats) -> tuple[Floats, Floats]:
         """Return weight times the first, and weight times the second derivative of each row's loss."""

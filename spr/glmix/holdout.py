@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 import pandas as pd
 
-from spr.glmix.kernels import mixed
+from spr.glmix.row_kernels import mixed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numba
 import numpy as np
 
-from spr.glmix.families import GAUSSIAN, derivatives_at, third_derivative_at
+from spr.glmix.families import GAUSSIAN, derivatives_at, expected_derivatives_at
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -30,7 +30,14 @@ _COLLINEAR = 1e-10
 
 @numba.njit(cache=True, nogil=True)
 def _accumulate(
-    family: int, rows: Rows, labels: Floats, weights: Floats, margins: Floats, gradient: Floats, hessian: Floats
+    family: int,
+    rows: Rows,
+    labels: Floats,
+    weights: Floats,
+    margins: Floats,
+    spreads: Floats,
+    gradient: Floats,
+    hessian: Floats,
 ) -> int:
     """Sum gradient and lower triangle of the Hessian over one entity's rows; count the rows that have weight."""
     d = rows.shape[1]
@@ -42,7 +49,7 @@ def _accumulate(
         if weight == 0.0:
             continue
         used += 1
-        first, second = derivatives_at(family, labels[row], margins[row])
+        first, second = expected_derivatives_at(family, labels[row], margins[row], spreads[row] if spreads.size else 0.0)
         first *= weight
         second *= weight
         for i in range(d):
@@ -55,7 +62,7 @@ def _accumulate(
 
 
 @numba.njit(cache=True, nogil=True)
-def _factorise(matrix: Floats) -> None:
+def factorise(matrix: Floats) -> None:
     """Cholesky factor in place (lower); a column that the earlier ones explain gets an infinite pivot."""
     d = matrix.shape[0]
     for i in range(d):
@@ -89,7 +96,7 @@ def _solve(factor: Floats, vector: Floats) -> None:
 
 
 @numba.njit(cache=True, nogil=True)
-def _invert(factor: Floats, inverse: Floats) -> None:
+def invert(factor: Floats, inverse: Floats) -> None:
     """Lower triangle of the inverse of (factor factor^T), by way of the inverse of the factor."""
     d = factor.shape[0]
     for j in range(d):
@@ -110,28 +117,34 @@ def _invert(factor: Floats, inverse: Floats) -> None:
 
 
 @numba.njit(cache=True, nogil=True)
-def _skew(
-    family: int, rows: Rows, weights: Floats, margins: Floats, inverse: Floats, gradient: Floats, shift: Floats
+def _add_prior(
+    precision: Floats,
+    own_mean: Floats,
+    own_precision: Floats,
+    coefficients: Floats,
+    key: int,
+    gradient: Floats,
+    hessian: Floats,
 ) -> None:
-    """Fill `shift` with posterior mean minus mode, to first order: -V sum(third derivative * x (x' V x)) / 2."""
-    d = rows.shape[1]
-    gradient[:] = 0.0
-    for row in range(rows.shape[0]):
-        if weights[row] == 0.0:
-            continue
-        spread = 0.0
+    """Turn the gradient of the loss into minus the gradient of the objective, and add the prior to the Hessian."""
+    d = precision.size
+    if not own_mean.size:
         for i in range(d):
-            inner = 0.5 * inverse[i, i] * rows[row, i]
-            for j in range(i):
-                inner += inverse[i, j] * rows[row, j]
-            spread += 2.0 * rows[row, i] * inner
-        third = -0.5 * weights[row] * third_derivative_at(family, margins[row]) * spread
-        for i in range(d):
-            gradient[i] += third * rows[row, i]
+            gradient[i] = -gradient[i] - precision[i] * coefficients[key, i]
+            hessian[i, i] += precision[i]
+        return
+    full = own_precision.shape[2] == d
     for i in range(d):
-        shift[i] = 0.0
-        for j in range(d):
-            shift[i] += (inverse[i, j] if j <= i else inverse[j, i]) * gradient[j]
+        pull = 0.0
+        if full:
+            for j in range(d):
+                pull += own_precision[key, i, j] * (coefficients[key, j] - own_mean[key, j])
+            for j in range(i + 1):
+                hessian[i, j] += own_precision[key, i, j]
+        else:
+            pull = own_precision[key, i, 0] * (coefficients[key, i] - own_mean[key, i])
+            hessian[i, i] += own_precision[key, i, 0]
+        gradient[i] = -gradient[i] - pull
 
 
 @numba.njit(cache=True, nogil=True)
@@ -145,21 +158,30 @@ def newton_step(
     first: int,
     last: int,
     precision: Floats,
+    own_mean: Floats,
+    own_precision: Floats,
     learn: bool,
     coefficients: Floats,
     margins: Floats,
+    spreads: Floats,
+    own_spreads: Floats,
     evidence: Floats,
     coupling: Floats,
 ) -> None:
     """Take one damped Newton step for each entity in [first, last), in place.
 
-    The objective of an entity is its weighted loss at `offset + rows @ b` plus precision/2 * b^2. An entity without
-    a weighted row stays as it is, at 0. `learn` gathers what `shrinkage.updated_variance` needs. With
-    S = I - sqrt(precision) H^-1 sqrt(precision), how far the data outweigh the prior:
+    The objective of an entity is its weighted loss at `offset + rows @ b` plus precision/2 * b^2, or, where
+    `own_mean` is not empty, plus (b - own mean)' own precision (b - own mean) / 2, own precision being a diagonal
+    (K, d, 1) or whole (K, d, d). An entity without a weighted row stays as it is.
 
-    * `evidence[0]` gains b^2 + 2 b * (posterior mean - b), from entities with two weighted rows or more. The learnt
-      variances are then those of the full Laplace approximation; b^2 alone would be penalised quasi-likelihood,
-      which is biased low for 0/1 labels (Breslow and Lin 1995).
+    With `spreads`, the variance of each row's margin that the posteriors of all effects leave, the loss is its
+    expectation: a Gaussian variational approximation (Ormerod and Wand 2012) in which effects are independent given
+    the data. The effect's own share of `spreads` is renewed, in `spreads` and in `own_spreads`.
+
+    `learn` gathers what `shrinkage.updated_variance` needs. With S = I - sqrt(precision) V sqrt(precision), V the
+    posterior covariance, how far the data outweigh the prior:
+
+    * `evidence[0]` gains b^2, from entities with two weighted rows or more.
     * `evidence[1]` gains the diagonal of S, `coupling` the squares of its elements, from the same entities.
     * `evidence[2]` gains the diagonal of S from every entity: the effective number of parameters.
     """
@@ -167,7 +189,11 @@ def newton_step(
     gradient = np.empty(d)
     hessian = np.empty((d, d))
     inverse = np.empty((d, d))
-    shift = np.zeros(d)
+    longest = 0
+    for key in range(first, last):
+        longest = max(longest, starts[key + 1] - starts[key])
+    moves = np.empty(longest)
+    no_spread = spreads[:0]
     for key in range(first, last):
         start, end = starts[key], starts[key + 1]
         used = _accumulate(
@@ -176,50 +202,47 @@ def newton_step(
             labels[start:end],
             weights[start:end],
             offset[start:end] + margins[start:end],
+            spreads[start:end] if spreads.size else no_spread,
             gradient,
             hessian,
         )
         if used == 0:
             continue
-        for i in range(d):
-            gradient[i] = -gradient[i] - precision[i] * coefficients[key, i]
-            hessian[i, i] += precision[i]
-        _factorise(hessian)
+        _add_prior(precision, own_mean, own_precision, coefficients, key, gradient, hessian)
+        factorise(hessian)
         _solve(hessian, gradient)
         largest = 0.0
-        if family != GAUSSIAN:
-            for row in range(start, end):
-                if weights[row] > 0.0:
-                    move = 0.0
-                    for i in range(d):
-                        move += rows[row, i] * gradient[i]
-                    largest = max(largest, abs(move))
-        damping = math.log1p(largest) / largest if largest > _SAFE_MOVE else 1.0
+        for row in range(start, end):
+            move = 0.0
+            for i in range(d):
+                move += rows[row, i] * gradient[i]
+            moves[row - start] = move
+            if weights[row] > 0.0:
+                largest = max(largest, abs(move))
+        damped = family != GAUSSIAN and largest > _SAFE_MOVE
+        damping = math.log1p(largest) / largest if damped else 1.0
         for i in range(d):
             coefficients[key, i] += damping * gradient[i]
         for row in range(start, end):
-            margin = 0.0
-            for i in range(d):
-                margin += rows[row, i] * coefficients[key, i]
-            margins[row] = margin
+            margins[row] += damping * moves[row - start]
         if not learn:
             continue
-        _invert(hessian, inverse)
-        if used > 1 and family != GAUSSIAN:
-            _skew(
-                family,
-                rows[start:end],
-                weights[start:end],
-                offset[start:end] + margins[start:end],
-                inverse,
-                gradient,
-                shift,
-            )
+        invert(hessian, inverse)
+        if spreads.size:
+            for row in range(start, end):
+                spread = 0.0
+                for i in range(d):
+                    inner = 0.5 * inverse[i, i] * rows[row, i]
+                    for j in range(i):
+                        inner += inverse[i, j] * rows[row, j]
+                    spread += 2.0 * rows[row, i] * inner
+                spreads[row] += spread - own_spreads[row]
+                own_spreads[row] = spread
         for i in range(d):
             share = 1.0 - precision[i] * inverse[i, i]
             evidence[2, i] += share
             if used > 1:
-                evidence[0, i] += coefficients[key, i] * (coefficients[key, i] + 2.0 * shift[i])
+                evidence[0, i] += coefficients[key, i] ** 2
                 evidence[1, i] += share
                 coupling[i, i] += share * share
                 for j in range(i):
@@ -229,7 +252,7 @@ def newton_step(
 
 
 @numba.njit(cache=True, nogil=True)
-def posterior_variance(
+def posterior_covariance(
     family: int,
     rows: Rows,
     labels: Floats,
@@ -239,10 +262,12 @@ def posterior_variance(
     first: int,
     last: int,
     precision: Floats,
-    full: bool,
-    variance: Floats,
+    own_mean: Floats,
+    own_precision: Floats,
+    coefficients: Floats,
+    covariance: Floats,
 ) -> None:
-    """Fill each entity's variances: the diagonal of H^-1 (`full`), or 1 / the diagonal of H."""
+    """Fill each entity's covariance: the inverse of the Hessian (K, d, d), or of its diagonal alone (K, d, 1)."""
     d = rows.shape[1]
     gradient = np.empty(d)
     hessian = np.empty((d, d))
@@ -255,19 +280,24 @@ def posterior_variance(
             labels[start:end],
             weights[start:end],
             margins[start:end],
+            margins[:0],
             gradient,
             hessian,
         )
+        _add_prior(precision, own_mean, own_precision, coefficients, key, gradient, hessian)
+        if covariance.shape[2] == 1:
+            for i in range(d):
+                covariance[key, i, 0] = 1.0 / hessian[i, i] if hessian[i, i] > 0.0 else np.inf
+            continue
+        factorise(hessian)
         for i in range(d):
-            hessian[i, i] += precision[i]
-            variance[key, i] = 1.0 / hessian[i, i] if hessian[i, i] > 0.0 else np.inf
-        if full:
-            _factorise(hessian)
-            for i in range(d):
-                gradient[i] = hessian[i, i]
-            _invert(hessian, inverse)
-            for i in range(d):
-                variance[key, i] = inverse[i, i] if gradient[i] < np.inf else np.inf
+            gradient[i] = hessian[i, i]
+        invert(hessian, inverse)
+        for i in range(d):
+            for j in range(i + 1):
+                covariance[key, i, j] = covariance[key, j, i] = inverse[i, j]
+            if not gradient[i] < np.inf:
+                covariance[key, i, i] = np.inf
 
 
 @numba.njit(cache=True, nogil=True)
@@ -287,39 +317,3 @@ def line_sums(
         sums[3] += second * x
         sums[4] += second * x * x
     return sums
-
-
-@numba.njit(cache=True, nogil=True)
-def entity_margins(rows: Rows, coefficients: Rows, positions: Positions, intercept: bool) -> Floats:
-    """Return rows[i] . coefficients[positions[i]] (+ its last column where `intercept`); 0 at position -1."""
-    out = np.zeros(rows.shape[0])
-    d = rows.shape[1]
-    for row in range(rows.shape[0]):
-        key = positions[row]
-        if key < 0:
-            continue
-        total = np.float64(coefficients[key, d]) if intercept else 0.0
-        for i in range(d):
-            value = rows[row, i]
-            if value == value:  # NaN counts as 0
-                total += value * np.float64(coefficients[key, i])
-        out[row] = total
-    return out
-
-
-@numba.vectorize(["uint64(uint64)"], cache=True)
-def mixed(value: np.uint64) -> np.uint64:
-    """Return well-spread hashes of 64-bit integers: the finaliser of splitmix64 (Steele et al. 2014)."""
-    value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return value ^ (value >> np.uint64(31))
-
-
-@numba.njit(cache=True, nogil=True)
-def fold_rows(hashes: NDArray[np.uint64], bits: NDArray[np.uint32], order: Positions) -> None:
-    """Fold the values `bits[i]` of a row into `hashes[order[i]]`, in place."""
-    for row in range(bits.shape[0]):
-        value = hashes[order[row]]
-        for i in range(bits.shape[1]):
-            value = mixed(value + np.uint64(0x9E3779B97F4A7C15) + np.uint64(bits[row, i]))
-        hashes[order[row]] = value

@@ -74,6 +74,28 @@ class LinearDescent:
         self.margin = self._rows @ self._line[1:] + self._line[0]
         return ""
 
+    def shift_intercept(self, delta: float) -> None:
+        """Add `delta` to the intercept and to the margin."""
+        self._line[0] += delta
+        self.margin = self.margin + delta
+
+    @property
+    def shifts(self):
+        return not self._spec.l1
+    @property
+    def names(self):
+        return self._names
+    @property
+    def l2(self):
+        return self._spec.l2
+    @property
+    def coefficients(self):
+        return self._line[1:1+len(self._names)]
+    def shift(self, deltas, intercept):
+        self._line[0] += intercept
+        self._line[1:1+len(self._names)] += deltas
+        self.margin = self._rows @ self._line[1:] + self._line[0]
+
     def finish(self) -> str:
         """Do nothing: a linear effect has no budget."""
         return ""

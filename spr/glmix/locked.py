@@ -1,0 +1,41 @@
+"""A fixed effect that stays as it is while the random effects are fitted."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from spr.glmix.fixed import FittedLinear, FittedTrees
+
+    Floats = NDArray[np.float64]
+
+
+class LockedFixed:
+    """A fitted fixed effect in a descent that does not move it.
+
+    Parameters
+    ----------
+    fitted : FittedTrees or FittedLinear
+    rows : float32 array of (n, d)
+    """
+
+    def __init__(self, fitted: FittedTrees | FittedLinear, rows: NDArray[np.float32]) -> None:
+        self._fitted, self.margin = fitted, fitted.margin(rows)
+
+    def advance(self, labels: Floats, weights: Floats, rest: Floats) -> str:  # noqa: ARG002 - the descent's protocol
+        """Do nothing."""
+        return "locked"
+
+    def shift_intercept(self, delta: float) -> None:
+        """Do nothing."""
+
+    def finish(self) -> str:
+        """Do nothing."""
+        return ""
+
+    def fitted(self) -> FittedTrees | FittedLinear:
+        """Return what was given."""
+        return self._fitted
