@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
+import pandas as pd
 
 from spr.glmix.families import POISSON
+from spr.glmix.holdout import unit_interval
+from spr.glmix.row_kernels import mixed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,11 +21,13 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
+_SALT = 0x51A7  # apart from the hold-outs
+_LARGEST_LOG_MEAN = 15.0
 _MOST = np.log(4.0)  # a correction beyond it rests on too few data to be believed
 
 
 def learn_from_simulation(
-    family: Family, effects: Sequence[EffectDescent], margin: Floats, spreads: Floats, sweeps: int, seed: int
+    family: Family, effects: Sequence[EffectDescent], margin: Floats, spreads: Floats, sweeps: int, row_hash: NDArray[np.uint64]
 ) -> list[Floats]:
     """Return for each effect log(learnt variance / true variance) on labels made with the variances as they stand.
 
@@ -42,24 +47,21 @@ def learn_from_simulation(
     spreads : float64 array of n
         As in `EffectDescent.step`; left as they were found.
     sweeps : int
-    seed : int
+    row_hash : uint64 array of n
+        Draws the labels, so that the order of rows does not matter.
 
     Returns
     -------
     list of float64 arrays, one number per column
         0 where nothing can be said.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     total = margin.copy()
     states = [effect.learning_state() for effect in effects]
     for effect in effects:
         effect.draw(rng)
         total[effect.order] += effect.margins
-    labels = (
-        rng.poisson(family.response(np.minimum(total, 15.0))).astype(np.float64)
-        if family.code == POISSON
-        else (rng.random(total.size) < family.response(total)).astype(np.float64)
-    )
+    labels = _draw_labels(family, total, row_hash)
     total, found = margin.copy(), spreads.copy()
     truth = [effect.variance.copy() for effect in effects]
     for effect in effects:
@@ -78,3 +80,14 @@ def learn_from_simulation(
         out.append(np.where(inside, np.clip(kept * ratio, -_MOST, _MOST), 0.0))
         effect.restore_learning(state)
     return out
+
+
+def _draw_labels(family: Family, margin: Floats, row_hash: NDArray[np.uint64]) -> Floats:
+    # rows that are alike in all that is hashed are told apart by counting them
+    copies = pd.Series(row_hash).groupby(row_hash, sort=False).cumcount().to_numpy().astype(np.uint64)
+    uniform = unit_interval(mixed(row_hash + mixed(copies + np.uint64(_SALT))))
+    if family.code == POISSON:
+        from scipy.stats import poisson
+
+        return cast("Floats", poisson.ppf(uniform, family.response(np.minimum(margin, _LARGEST_LOG_MEAN))))
+    return (uniform < family.response(margin)).astype(np.float64)

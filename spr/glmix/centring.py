@@ -59,7 +59,7 @@ class Centring:
         fixed, effect = self._fixed, self._effect
         if effect.dropped or effect.remembers or not effect.seen.any():
             return
-        penalty = effect.precision(dispersion)
+        penalty = np.maximum(effect.precision(dispersion), 1e-12)  # without penalties the mean is as good as any
         deltas, intercept = np.zeros(len(fixed.names)), 0.0
         moves: list[tuple[int, Floats]] = []
         for place, column in self._shared:

@@ -127,8 +127,12 @@ class Coefficients:
 
     def lookup(self, key: str | int) -> Rows | None:
         """Return the coefficients of one entity, or None where it was not in training."""
-        row = self._rows.get(key)
+        row = self.position(key)
         return None if row is None else self.matrix[row]
+
+    def position(self, key: str | int) -> int | None:
+        """Return the row of one entity, or None where it was not in training."""
+        return self._rows.get(key)
 
     def positions(self, keys: Keys) -> NDArray[np.int64]:
         """Return the row of each key, -1 where it was not in training or is null.

@@ -106,8 +106,8 @@ class Descent:
         The coordinates, "fixed" among them, in the order of a sweep.
     locked : set of str
         Coordinates that keep what they started from.
-    seed : int
-        Of the simulation that takes the bias off learnt variances.
+    row_hash : uint64 array of n
+        Draws the labels of the simulation that takes the bias off learnt variances.
     progress : callable
         Called with each `SweepRecord`.
     centring : mapping of str to Centring
@@ -129,7 +129,7 @@ class Descent:
         tolerance: float,
         order: Sequence[str],
         locked: frozenset[str],
-        seed: int,
+        row_hash: NDArray[np.uint64],
         progress: Callable[[SweepRecord], None] | None,
         centring: Mapping[str, Centring],
     ) -> None:
@@ -148,7 +148,7 @@ class Descent:
         self._stage, self._sweep = "search", 0
         self._started, self._cpu_started = time.perf_counter(), time.process_time()
         self._active, self._spreads = weights, np.zeros(0)
-        self._seed, self._centring = seed, centring
+        self._row_hash, self._centring = row_hash, centring
         # expected margins are further out than those of penalised likelihood, and the fixed effect follows them only
         # through centring: a sweep that learns and nothing else leaves it and the penalised step out
         self._settled = False
@@ -225,7 +225,7 @@ class Descent:
             for effect in learning:
                 margin[effect.order] -= effect.margins
             found = learn_from_simulation(
-                self.family, learning, margin, self._spreads, self._sweeps, self._seed
+                self.family, learning, margin, self._spreads, self._sweeps, self._row_hash
             )
             self._log_bias = {effect.spec.name: bias for effect, bias in zip(learning, found, strict=True)}
         for effect in learning:

@@ -238,7 +238,7 @@ class EffectDescent:
     ) -> tuple[Floats, Floats]:
         d = len(self.columns)
         evidence, coupling = np.zeros((len(self._chunks), 3, d)), np.zeros((len(self._chunks), d, d))
-        penalty = self.precision(dispersion)
+        penalty, own_precision = self.precision(dispersion), self._own_precision * dispersion
 
         def run(chunk: int) -> None:
             newton_step(
@@ -251,7 +251,7 @@ class EffectDescent:
                 *self._chunks[chunk],
                 penalty,
                 self._own_mean,
-                self._own_precision,
+                own_precision,
                 learn,
                 self.coefficients,
                 self.margins,
@@ -409,7 +409,7 @@ class EffectDescent:
                 len(self.keys),
                 self.precision(dispersion),
                 self._own_mean,
-                self._own_precision,
+                self._own_precision * dispersion,
                 self.coefficients,
                 whole,
             )

@@ -51,7 +51,7 @@ class _GLMix(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn has no t
         time: str | None = None,
         negative_share: float = 1.0,
         update_order: Sequence[str] | None = None,
-        tolerance: float = 1e-5,
+        tolerance: float = 1e-6,
         seed: int = 0,
         n_threads: int = 1,
     ) -> None:
@@ -174,7 +174,7 @@ class _GLMix(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn has no t
             self.tolerance,
             order,
             frozenset(locked),
-            self.seed,
+            rows_hash,
             progress,
             {
                 effect.spec.name: Centring(fixed, rows, effect)
@@ -260,6 +260,7 @@ class _GLMix(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn has no t
             encodings={effect.spec.name: effect.encoding for effect in descent.effects},
             prior_variance=in_force,
             unseen_correction=origin.unseen_correction if corrected and origin else descent.unseen_correction,
+            dispersion=descent.dispersion,
         )
         self.history_ = pd.DataFrame([vars(record) for record in descent.history])
         self.ablation_ = ablation_table(descent.ablation)
@@ -511,7 +512,7 @@ class GLMixClassifier(ClassifierMixin, _GLMix):  # type: ignore[misc]  # scikit-
         were sampled before, without weights, needs ``offset=-log(share)`` in fit and none in scoring.
     update_order : sequence of str, optional
         The coordinates of a sweep in order; by default "fixed", then the random effects as given.
-    tolerance : float, default 1e-5
+    tolerance : float, default 1e-6
         The last sweeps of a stage end when one changes the loss by less than this share of it.
     seed : int, default 0
         Salts the hashes that hold out.
@@ -612,7 +613,7 @@ class GLMixRegressor(RegressorMixin, _GLMix):  # type: ignore[misc]  # scikit-le
         time: str | None = None,
         negative_share: float = 1.0,
         update_order: Sequence[str] | None = None,
-        tolerance: float = 1e-5,
+        tolerance: float = 1e-6,
         seed: int = 0,
         n_threads: int = 1,
     ) -> None:

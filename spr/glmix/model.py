@@ -47,6 +47,8 @@ class MixedModel:
         Per effect and column, in force for an entity that has no row yet: learnt, times its scale, or 1 / l2.
     unseen_correction : tuple (intercept, slope)
         The fixed margin where the first effect's key is unseen becomes intercept + slope * margin.
+    dispersion : float, default 1.0
+        The residual variance of a gaussian model.
     leaves : LeafEncoding, optional
         From the fixed effect's matrix to the leaf columns that random effects read.
 
@@ -67,6 +69,7 @@ class MixedModel:
     encodings: Mapping[str, Encoding]
     prior_variance: Mapping[str, Mapping[str, float]]
     unseen_correction: tuple[float, float] = (0.0, 1.0)
+    dispersion: float = 1.0
     leaves: LeafEncoding | None = field(default=None)
 
     def margins(self, X: Any) -> pd.DataFrame:
@@ -241,6 +244,7 @@ class MixedModel:
             "encodings": {name: encoding.to_dict() for name, encoding in self.encodings.items()},
             "prior_variance": {name: dict(variance) for name, variance in self.prior_variance.items()},
             "unseen_correction": list(self.unseen_correction),
+            "dispersion": self.dispersion,
             "leaves": None if self.leaves is None else self.leaves.to_dict(),
         }
         if self.fixed is not None:
@@ -287,6 +291,7 @@ class MixedModel:
                 encodings={name: Encoding.from_dict(part) for name, part in described["encodings"].items()},
                 prior_variance={str(name): dict(part) for name, part in described["prior_variance"].items()},
                 unseen_correction=(float(intercept), float(slope)),
+                dispersion=float(described["dispersion"]),
                 leaves=leaves,
             )
         except InvalidModelInput:
