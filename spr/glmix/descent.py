@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from spr.glmix.bias import learn_from_simulation
+from spr.glmix.boosting import TreesDescent
 from spr.glmix.families import GAUSSIAN
 from spr.glmix.marginal import Marginal, pair_small_effects
 from spr.glmix.shrinkage import chosen_scale, is_better, unseen_correction
@@ -96,8 +97,8 @@ class Descent:
     hold_out : HoldOut
     taught : bool array of n
         Rows that the final fit may learn from: all but a validation set's.
-    groups : int64 array of n
-        The group of each row, for the uncertainty of the unseen correction.
+    groups : uint64 array of n
+        The hashed group of each row, for the uncertainty of the unseen correction.
     sweeps : int
         Blocks of boosting, and the most sweeps of any later stage.
     tolerance : float
@@ -108,6 +109,7 @@ class Descent:
         Coordinates that keep what they started from.
     row_hash : uint64 array of n
         Draws the labels of the simulation that takes the bias off learnt variances.
+    n_threads : int
     progress : callable
         Called with each `SweepRecord`.
     centring : mapping of str to Centring
@@ -124,12 +126,13 @@ class Descent:
         effects: Sequence[EffectDescent],
         hold_out: HoldOut,
         taught: NDArray[np.bool_],
-        groups: NDArray[np.int64],
+        groups: NDArray[np.uint64],
         sweeps: int,
         tolerance: float,
         order: Sequence[str],
         locked: frozenset[str],
         row_hash: NDArray[np.uint64],
+        n_threads: int,
         progress: Callable[[SweepRecord], None] | None,
         centring: Mapping[str, Centring],
     ) -> None:
@@ -148,7 +151,8 @@ class Descent:
         self._stage, self._sweep = "search", 0
         self._started, self._cpu_started = time.perf_counter(), time.process_time()
         self._active, self._spreads = weights, np.zeros(0)
-        self._row_hash, self._centring = row_hash, centring
+        self._row_hash, self._centring, self._n_threads = row_hash, centring, n_threads
+        self._loss = np.inf
         # expected margins are further out than those of penalised likelihood, and the fixed effect follows them only
         # through centring: a sweep that learns and nothing else leaves it and the penalised step out
         self._settled = False
@@ -163,6 +167,11 @@ class Descent:
             self._search()
             self._choose()
         self._finish()
+
+    @property
+    def _memorises(self) -> bool:
+        """Whether the fixed margin says more of rows that it has learnt from than of others."""
+        return isinstance(self.fixed, TreesDescent)
 
     def _search(self) -> None:
         self._begin("search", self.hold_out.training)
@@ -188,8 +197,8 @@ class Descent:
         if self.hold_out.rows.any():
             self._choose_scales()
             self._ablate()
-        if self.hold_out.groups.any():
-            self._correct_unseen()
+        if self._memorises:
+            self._correct_unseen(self.hold_out.groups & (self.weights > 0))
 
     def _finish(self) -> None:
         """Estimate prior variances on all rows, then predict at the scale that held-out rows prefer."""
@@ -205,11 +214,13 @@ class Descent:
                 self._boost()
             self._sweep_until_still(learn=True)
             self._correct_variances()
-        elif not searched:
+        elif not searched and isinstance(self.fixed, TreesDescent):
             self._boost()
         for effect, scale in zip(self.effects, scales, strict=True):
             effect.scale = scale
         self._sweep_until_still(learn=False, keep_best=True)
+        if self.hold_out.groups.any() and not self._memorises:
+            self._correct_unseen(self._active > 0)
 
     def _correct_variances(self) -> None:
         """Take the bias of the approximation off the learnt variances; it is measured once."""
@@ -249,7 +260,7 @@ class Descent:
 
     def _take_sweep(self, *, learn: bool) -> float:
         """Visit each coordinate once; return the change of the loss, as a share of it."""
-        before = self.family.mean_loss(self.labels, self.total, self._active)
+        before = self._loss
         self._sweep += 1
         parameters = 0.0
         for name in self._order:
@@ -262,7 +273,7 @@ class Descent:
                 self._record(name, "")
         if learn and self.family.code == GAUSSIAN:
             self.dispersion = max(self._residual_square(parameters), self._least_dispersion)
-        return abs(before - self.history[-1].loss) / max(abs(before), 1e-12) if self.history else 0.0
+        return abs(before - self._loss) / max(abs(before), 1e-12)
 
     def _advance_fixed(self) -> None:
         if self.fixed is not None and not self._settled:
@@ -391,25 +402,22 @@ class Descent:
             effect.restore(state, self.total)
         self.total = whole
 
-    def _correct_unseen(self) -> None:
+    def _correct_unseen(self, rows: NDArray[np.bool_]) -> None:
+        """Fit the correction of the fixed margin on rows that are scored as if their first effect were unseen."""
         first = self.effects[0] if self.effects else None
-        if first is None or first.dropped:
+        if first is None or first.dropped or not rows.any():
             return
-        unseen = self.hold_out.groups & (self.weights > 0)
-        known = first.codes >= 0
-        unseen &= ~(known & first.seen[np.maximum(first.codes, 0)]) if len(first.keys) else True
-        if unseen.any():
-            fixed = self._fixed_margin[unseen]
-            self.unseen_correction = unseen_correction(
-                self.family,
-                self.labels[unseen],
-                self.weights[unseen],
-                fixed,
-                self.total[unseen] - fixed,
-                self._groups[unseen],
-            )
-            intercept, slope = self.unseen_correction
-            self._record("unseen", f"intercept {intercept:.4g}, slope {slope:.4g}", "choice")
+        fixed = self._fixed_margin[rows]
+        self.unseen_correction = unseen_correction(
+            self.family,
+            self.labels[rows],
+            self.weights[rows],
+            fixed,
+            (self.total - first.margin())[rows] - fixed,
+            np.unique(self._groups[rows], return_inverse=True)[1].astype(np.int64),
+        )
+        intercept, slope = self.unseen_correction
+        self._record("unseen", f"intercept {intercept:.4g}, slope {slope:.4g}", "choice")
 
     def _record(self, coordinate: str, decision: str, stage: str | None = None) -> None:
         effect = self._by_name.get(coordinate)
@@ -417,8 +425,9 @@ class Descent:
         if effect is not None and effect.learns:
             variance = dict(zip(effect.columns, effect.variance.tolist(), strict=True))
         loss, held = self.family.mean_losses(
-            self.labels, self.total, self._active, self.weights, self.hold_out.rows
+            self.labels, self.total, self._active, self.weights, self.hold_out.rows, self._n_threads
         )
+        self._loss = loss
         now, cpu_now = time.perf_counter(), time.process_time()
         record = SweepRecord(
             stage=stage or self._stage,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -18,11 +17,14 @@ from spr.glmix.row_kernels import (
     active_shares,
     cap_features,
     count_active,
+    gather,
     mean_squares,
+    scatter,
     sort_by_code,
     zero_nulls,
 )
 from spr.glmix.shrinkage import updated_variance, variance_bounds
+from spr.glmix.threads import N_CHUNKS, over_chunks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,8 +36,6 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-# a fixed number, not one per thread: the order of summation must not depend on the threads
-_CHUNKS = 64
 # prior variances start far from where they end; three steps in the first sweep bring them near
 _FIRST_STEPS = 3
 _START_SHARE = 0.25
@@ -93,7 +93,7 @@ class EffectDescent:
         self._taken = 0
         self._n_threads = n_threads
         cost = np.cumsum(np.diff(self.starts) * d + d * d) if len(keys) else np.zeros(0)
-        cuts = np.searchsorted(cost, np.linspace(0, cost[-1] if len(cost) else 0, _CHUNKS + 1)[1:-1])
+        cuts = np.searchsorted(cost, np.linspace(0, cost[-1] if len(cost) else 0, N_CHUNKS + 1)[1:-1])
         bounds = np.unique(np.concatenate([[0], cuts, [len(keys)]]))
         self._chunks = list(zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True))
         self._start = start
@@ -215,23 +215,35 @@ class EffectDescent:
         """
         if self.dropped or not len(self.keys):
             return 0.0
-        rest = total[self.order]
-        rest -= self.margins
         if spreads.size and not self._own_spreads.size:
             self._own_spreads = np.zeros(len(self.order))
-        spread = spreads[self.order] if spreads.size else spreads
+        rest, spread = np.empty(len(self.order)), np.empty(len(self.order) if spreads.size else 0)
+
+        def collect(chunk: int) -> None:
+            gather(total, self.order, self.margins, *self._row_range(chunk), rest)
+            if spread.size:
+                gather(spreads, self.order, nothing, *self._row_range(chunk), spread)
+
+        def distribute(chunk: int) -> None:
+            scatter(rest, self.margins, self.order, *self._row_range(chunk), total)
+            if spread.size:
+                scatter(spread, nothing, self.order, *self._row_range(chunk), spreads)
+
+        nothing = np.broadcast_to(0.0, len(self.order))
         parameters = 0.0
+        over_chunks(collect, len(self._chunks), self._n_threads)
         for _ in range(_FIRST_STEPS if not self._taken and learn and self.learns else 1):
             evidence, coupling = self._newton(family, rest, spread, dispersion, learn=learn)
             if learn and self.learns:
                 self.learn(evidence, coupling)
             parameters = float(evidence[2].sum())
             self._taken += 1
-        rest += self.margins
-        total[self.order] = rest
-        if spreads.size:
-            spreads[self.order] = spread
+        over_chunks(distribute, len(self._chunks), self._n_threads)
         return parameters
+
+    def _row_range(self, chunk: int) -> tuple[int, int]:
+        first, last = self._chunks[chunk]
+        return int(self.starts[first]), int(self.starts[last])
 
     def _newton(
         self, family: Family, rest: Floats, spread: Floats, dispersion: float, *, learn: bool
@@ -261,12 +273,7 @@ class EffectDescent:
                 coupling[chunk],
             )
 
-        if self._n_threads == 1:
-            for chunk in range(len(self._chunks)):
-                run(chunk)
-        else:
-            with ThreadPoolExecutor(self._n_threads) as pool:
-                list(pool.map(run, range(len(self._chunks))))
+        over_chunks(run, len(self._chunks), self._n_threads)
         return evidence.sum(axis=0), coupling.sum(axis=0)
 
     def learn(self, evidence: Floats, coupling: Floats) -> None:

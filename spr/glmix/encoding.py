@@ -131,12 +131,13 @@ class Encoding:
             if not _is_number(frame[column]) and not frame[column].isna().all():
                 raise InvalidModelInput(f"feature column {column!r} of {where} is not numeric, but was in fit.")
             numbers = _numbers(frame[column])
-            out[:, place] = numbers if order is None else numbers[order]
-            if np.isinf(out[:, place]).any():
+            infinite = np.isinf(numbers)
+            if infinite.any():
                 raise InvalidModelInput(
                     f"feature column {column!r} of {where} is infinite (in float32) in "
-                    f"{int(np.isinf(out[:, place]).sum())} of {n} rows; clip it or make it null."
+                    f"{int(infinite.sum())} of {len(frame)} rows; clip it or make it null."
                 )
+            out[:, place] = numbers if order is None else numbers[order]
             place += 1
         if ones:
             out[:, place] = 1.0

@@ -148,16 +148,18 @@ class _GLMix(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn has no t
             )
             for spec in self.random_effects
         ]
-        rows_hash = self._hash_rows(rows, effects, offsets)
+        chooses = (self.fixed is not None and FIXED not in locked) or any(
+            effect.spec.l2 is None and effect.spec.name not in locked for effect in effects
+        )
+        rows_hash = group_hash = np.zeros(len(frame), dtype=np.uint64)
+        if chooses or validation is not None or any(effect.spec.max_rows is not None for effect in effects):
+            rows_hash = self._hash_rows(rows, effects, offsets)
+            group_hash = self._hash_groups(groups, effects, rows_hash, n_taught)
         for effect in effects:
             effect.bound(np.where(taught, weights, 0.0), rows_hash)
             if forgetting is not None and origin is not None and effect.spec.name in origin.effects:
                 prior = origin.prior_variance[effect.spec.name]
                 effect.remember(forgetting, np.array([prior[column] for column in effect.columns]))
-        group_hash = self._hash_groups(groups, effects, rows_hash, n_taught)
-        chooses = (self.fixed is not None and FIXED not in locked) or any(
-            effect.learns and effect.spec.name not in locked for effect in effects
-        )
         hold_out = self._hold_out(frame, group_hash, rows_hash, weights > 0, taught, chooses=chooses)
         fixed = self._start_fixed(family, encoding, rows, rows_hash, labels, weights, offsets, hold_out, origin, locked)
         descent = Descent(
@@ -169,12 +171,13 @@ class _GLMix(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn has no t
             effects,
             hold_out,
             taught,
-            np.unique(group_hash, return_inverse=True)[1].astype(np.int64),
+            group_hash,
             self.sweeps,
             self.tolerance,
             order,
             frozenset(locked),
             rows_hash,
+            self.n_threads,
             progress,
             {
                 effect.spec.name: Centring(fixed, rows, effect)

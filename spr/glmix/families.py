@@ -10,6 +10,7 @@ import numba
 import numpy as np
 
 from spr.errors import InvalidModelInput, name_unknown
+from spr.glmix.threads import N_CHUNKS, over_chunks
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -81,17 +82,25 @@ def _weighted_loss(family: int, labels: Floats, margins: Floats, weights: Floats
 
 @numba.njit(cache=True, nogil=True)
 def _two_losses(
-    family: int, labels: Floats, margins: Floats, active: Floats, weights: Floats, held: NDArray[np.bool_]
-) -> tuple[float, float, float, float]:
+    family: int,
+    labels: Floats,
+    margins: Floats,
+    active: Floats,
+    weights: Floats,
+    held: NDArray[np.bool_],
+    first: int,
+    last: int,
+    sums: Floats,
+) -> None:
     taught = taught_weight = judged = judged_weight = 0.0
-    for row in range(labels.size):
+    for row in range(first, last):
         if active[row] > 0.0:
             taught += active[row] * loss_at(family, labels[row], margins[row])
             taught_weight += active[row]
         elif held[row]:
             judged += weights[row] * loss_at(family, labels[row], margins[row])
             judged_weight += weights[row]
-    return taught, taught_weight, judged, judged_weight
+    sums[0], sums[1], sums[2], sums[3] = taught, taught_weight, judged, judged_weight
 
 
 @numba.njit(cache=True, nogil=True)
@@ -163,12 +172,24 @@ class Family:
         return float(_weighted_loss(self.code, labels, margins, weights)) / total if total > 0 else float("nan")
 
     def mean_losses(
-        self, labels: Floats, margins: Floats, active: Floats, weights: Floats, held: NDArray[np.bool_]
+        self,
+        labels: Floats,
+        margins: Floats,
+        active: Floats,
+        weights: Floats,
+        held: NDArray[np.bool_],
+        n_threads: int = 1,
     ) -> tuple[float, float]:
         """Return the mean loss of the active rows, and of the held-out rows that are not active; NaN where none."""
-        taught, taught_weight, judged, judged_weight = _two_losses(
-            self.code, labels, margins, active, weights, held
-        )
+        bounds = np.linspace(0, labels.size, N_CHUNKS + 1).astype(np.int64)
+        sums = np.zeros((N_CHUNKS, 4))
+
+        def work(chunk: int) -> None:
+            first, last = bounds[chunk], bounds[chunk + 1]
+            _two_losses(self.code, labels, margins, active, weights, held, first, last, sums[chunk])
+
+        over_chunks(work, N_CHUNKS, n_threads)
+        taught, taught_weight, judged, judged_weight = sums.sum(axis=0).tolist()
         return (
             taught / taught_weight if taught_weight > 0 else float("nan"),
             judged / judged_weight if judged_weight > 0 else float("nan"),

@@ -154,6 +154,21 @@ def fold_rows(hashes: NDArray[np.uint64], bits: NDArray[np.uint32], order: Posit
     """Fold the values `bits[i]` of a row into `hashes[order[i]]`, in place."""
     for row in range(bits.shape[0]):
         value = hashes[order[row]]
-        for i in range(bits.shape[1]):
-            value = mixed(value + np.uint64(0x9E3779B97F4A7C15) + np.uint64(bits[row, i]))
-        hashes[order[row]] = value
+        for i in range(bits.shape[1]):  # one multiplication a value; the whole row is mixed well at its end
+            value = (value ^ np.uint64(bits[row, i])) * np.uint64(0x9E3779B97F4A7C15)
+            value ^= value >> np.uint64(29)
+        hashes[order[row]] = mixed(value + np.uint64(bits.shape[1]))
+
+
+@numba.njit(cache=True, nogil=True)
+def gather(values: Floats, order: Positions, less: Floats, first: int, last: int, out: Floats) -> None:
+    """Put values[order] - less into out, from row `first` to `last`."""
+    for row in range(first, last):
+        out[row] = values[order[row]] - less[row]
+
+
+@numba.njit(cache=True, nogil=True)
+def scatter(values: Floats, more: Floats, order: Positions, first: int, last: int, out: Floats) -> None:
+    """Put values + more into out[order], from row `first` to `last`."""
+    for row in range(first, last):
+        out[order[row]] = values[row] + more[row]
