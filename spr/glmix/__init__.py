@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from spr.glmix.coefficients import Coefficients
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from spr.glmix.descent import SweepRecord
     from spr.glmix.estimator import GLMixClassifier, GLMixRegressor
     from spr.glmix.model import MixedModel
+    from spr.glmix.nearline import NearlineUpdater
 
 __all__ = [
     "Coefficients",
@@ -21,24 +23,24 @@ __all__ = [
     "GLMixRegressor",
     "Linear",
     "MixedModel",
+    "NearlineUpdater",
     "RandomEffect",
     "SweepRecord",
     "Trees",
 ]
 
 
+_HEAVY = {
+    "GLMixClassifier": "estimator",
+    "GLMixRegressor": "estimator",
+    "MixedModel": "model",
+    "NearlineUpdater": "nearline",
+    "SweepRecord": "descent",
+}
+
+
 def __getattr__(name: str) -> object:
     # scikit-learn takes a second to import; a ranking service that only loads a bundle never pays it.
-    if name in ("GLMixClassifier", "GLMixRegressor"):
-        from spr.glmix import estimator
-
-        return getattr(estimator, name)
-    if name == "MixedModel":
-        from spr.glmix.model import MixedModel
-
-        return MixedModel
-    if name == "SweepRecord":
-        from spr.glmix.descent import SweepRecord
-
-        return SweepRecord
+    if name in _HEAVY:
+        return getattr(import_module(f"spr.glmix.{_HEAVY[name]}"), name)
     raise AttributeError(f"module 'spr.glmix' has no attribute {name!r}")

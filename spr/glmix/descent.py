@@ -271,7 +271,7 @@ class Descent:
             elif not self._by_name[name].dropped:
                 parameters += self._step(self._by_name[name], learn=learn)
                 self._record(name, "")
-        if learn and self.family.code == GAUSSIAN:
+        if self.family.code == GAUSSIAN and (learn or not any(effect.learns for effect in self.effects)):
             self.dispersion = max(self._residual_square(parameters), self._least_dispersion)
         return abs(before - self._loss) / max(abs(before), 1e-12)
 

@@ -101,10 +101,10 @@ class EffectDescent:
             self._start_from(start)
 
     def _start_from(self, start: Coefficients) -> None:
-        if start.columns != self.columns or start.key != self.spec.key:
+        if (start.columns, start.key, self.encoding.columns) != (self.columns, self.spec.key, self.spec.features):
             raise InvalidModelInput(
                 f"random effect {self.spec.name!r}: the model to start from has key {start.key!r} and columns "
-                f"{start.columns}; here: {self.spec.key!r} and {self.columns}."
+                f"{start.columns}; here: key {self.spec.key!r} and features {self.spec.features}."
             )
         place = start.positions(self.keys)
         self.coefficients[place >= 0] = start.matrix[place[place >= 0]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -136,10 +137,8 @@ class NearlineUpdater:
             covariance=covariance if self._full else None,
         )
 
-    def model(self) -> MixedModel:
+    def updated_model(self) -> MixedModel:
         """Return the model with all that has moved in it, to score with or to save."""
-        from dataclasses import replace
-
         if not self._moved:
             return self._model
         keys = sorted(self._moved)
