@@ -11,9 +11,12 @@ from spr.glmix.random_effects import RandomEffect
 if TYPE_CHECKING:
     from spr.glmix.descent import SweepRecord
     from spr.glmix.estimator import GLMixClassifier, GLMixRegressor
+    from spr.glmix.evaluators import Evaluator, evaluate
+    from spr.glmix.tuning import Tuning, tune
 
 __all__ = [
     "Coefficients",
+    "Evaluator",
     "FittedLinear",
     "FittedTrees",
     "GLMixClassifier",
@@ -22,6 +25,9 @@ __all__ = [
     "RandomEffect",
     "SweepRecord",
     "Trees",
+    "Tuning",
+    "evaluate",
+    "tune",
 ]
 
 
@@ -31,6 +37,14 @@ def __getattr__(name: str) -> object:
         from spr.glmix import estimator
 
         return getattr(estimator, name)
+    if name in ("Evaluator", "evaluate"):
+        from spr.glmix import evaluators
+
+        return getattr(evaluators, name)
+    if name in ("Tuning", "tune"):
+        from spr.glmix import tuning
+
+        return getattr(tuning, name)
     if name == "SweepRecord":
         from spr.glmix.descent import SweepRecord
 
