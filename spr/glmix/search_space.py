@@ -84,6 +84,11 @@ class Range:
         suggested = trial.suggest_int if self.whole else trial.suggest_float
         return suggested(name, self.low, self.high, log=self.log)
 
+    def drawn_as(self, value: Any) -> Any:
+        """Return what Optuna calls a value, or None where it lies outside."""
+        inside = isinstance(value, int | float) and self.low <= value <= self.high
+        return value if inside else None
+
     @property
     def ends(self) -> list[Any]:
         """Values that the model must take."""
@@ -100,6 +105,10 @@ class Choices:
         """Ask an Optuna trial for a value."""
         # by their number: Optuna's own choices are plain values only
         return self.values[trial.suggest_categorical(name, list(range(len(self.values))))]
+
+    def drawn_as(self, value: Any) -> Any:
+        """Return what Optuna calls a value, or None where it is no choice."""
+        return self.values.index(value) if value in self.values else None
 
     @property
     def ends(self) -> list[Any]:

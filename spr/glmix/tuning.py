@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
-    from spr.glmix.search_space import Model
+    from spr.glmix.search_space import Choices, Model, Range
     from spr.progress import Progress
 
     Floats = NDArray[np.float64]
@@ -165,6 +165,7 @@ def tune(
     study = _create_study(evaluator, n_trials, seed)
     tell("trials", 0, n_trials)
     trials = [{**given, "value": value_of(given)}]
+    _tell_of_given(study, searched, given, trials[0]["value"])
     known: dict[tuple[tuple[str, Any], ...], float] = {}  # few choices come up again and again
     for number in range(1, n_trials):
         tell("trials", number, n_trials)
@@ -252,6 +253,17 @@ def _create_study(evaluator: Evaluator, n_trials: int, seed: int) -> Any:
             sampler=optuna.samplers.TPESampler(seed=seed, n_startup_trials=n_random),
             direction="maximize" if evaluator.larger_is_better else "minimize",
         )
+
+
+def _tell_of_given(study: Any, searched: Mapping[str, Range | Choices], given: Mapping[str, Any], value: float) -> None:
+    """Let the search start from the model as it was given, where the space has its settings."""
+    drawn = {name: dimension.drawn_as(given[name]) for name, dimension in searched.items()}
+    if None not in drawn.values():
+        study.enqueue_trial(drawn)
+        trial = study.ask()
+        for name, dimension in searched.items():
+            dimension.suggest(trial, name)
+        study.tell(trial, value)
 
 
 @contextmanager

@@ -123,7 +123,8 @@ def _row_hashes(X: pd.DataFrame, seed: int) -> NDArray[np.uint64]:
     plain = [
         number
         for number in range(X.shape[1])
-        if X.dtypes.iloc[number] != object or pd.api.types.infer_dtype(X.iloc[:, number], skipna=True) in HASHED
+        if not pd.api.types.is_object_dtype(X.dtypes.iloc[number])
+        or pd.api.types.infer_dtype(X.iloc[:, number], skipna=True) in HASHED
     ]
     return salted_hashes(pd.util.hash_pandas_object(X.iloc[:, plain], index=False).to_numpy(), seed)
 

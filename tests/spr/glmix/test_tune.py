@@ -12,7 +12,7 @@ import pytest
 
 from spr.errors import InvalidModelInput, MissingDependency
 from spr.glmix import GLMixClassifier, GLMixRegressor, Linear, RandomEffect, Trees, evaluate, tune
-from spr.glmix.search_space import default_space
+from spr.glmix.search_space import Choices, Range, default_space
 
 MEMBER = RandomEffect("member", "user", l2=1000.0)
 
@@ -150,6 +150,24 @@ def test_the_default_space_lies_around_the_model() -> None:
     assert space["item.l2"] == (0.1, 1000.0, "log")
     assert space["member.l2"][0] is None
     assert space["fixed.max_depth"][0] <= 6 <= space["fixed.max_depth"][1]
+
+
+def test_the_given_settings_are_told_to_the_search_where_the_space_has_them() -> None:
+    assert Range(0.1, 10.0, log=True, whole=False).drawn_as(1.0) == 1.0
+    assert Range(0.1, 10.0, log=True, whole=False).drawn_as(20.0) is None
+    assert Range(0.1, 10.0, log=True, whole=False).drawn_as(None) is None
+    assert Choices([None, 1.0]).drawn_as(None) == 0
+    assert Choices([None, 1.0]).drawn_as({"intercept": 1.0}) is None
+
+
+def test_rows_are_split_by_what_is_hashable_in_them(data: Any) -> None:
+    X, y = data
+    X = X.assign(embedding=[[1.0, 2.0]] * len(X), user=[None if i < 20 else f"u{i}" for i in X["user"]])
+    model = GLMixClassifier(Linear(["x"]), [RandomEffect("member", "user")], sweeps=1)
+    found = tune(model, X.set_index(X.index + 7), y, n_trials=2)
+    assert found.validation_rows.mean() == pytest.approx(0.2, abs=0.01)
+    grouped = tune(model, X, y, validation="group", n_trials=1)  # rows without a member train
+    assert not grouped.validation_rows[X["user"].isna()].any()
 
 
 def test_the_default_space_can_be_searched(data: Any) -> None:
