@@ -49,6 +49,10 @@ class BundleError(SPRError, ValueError):
     """A saved bundle is missing, altered, newer than this library, or does not reproduce its golden rows."""
 
 
+class MissingDependency(SPRError, ImportError):
+    """A package of an optional extra is asked for and not installed."""
+
+
 class DataNotFound(SPRError, LookupError):
     """A data set that is read from the user's disk is not there."""
 

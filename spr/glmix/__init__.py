@@ -12,11 +12,14 @@ from spr.glmix.random_effects import RandomEffect
 if TYPE_CHECKING:
     from spr.glmix.descent import SweepRecord
     from spr.glmix.estimator import GLMixClassifier, GLMixRegressor
+    from spr.glmix.evaluators import Evaluator, evaluate
     from spr.glmix.model import MixedModel
     from spr.glmix.nearline import NearlineUpdater
+    from spr.glmix.tuning import Tuning, tune
 
 __all__ = [
     "Coefficients",
+    "Evaluator",
     "FittedLinear",
     "FittedTrees",
     "GLMixClassifier",
@@ -27,15 +30,22 @@ __all__ = [
     "RandomEffect",
     "SweepRecord",
     "Trees",
+    "Tuning",
+    "evaluate",
+    "tune",
 ]
 
 
 _HEAVY = {
+    "Evaluator": "evaluators",
     "GLMixClassifier": "estimator",
     "GLMixRegressor": "estimator",
     "MixedModel": "model",
     "NearlineUpdater": "nearline",
     "SweepRecord": "descent",
+    "Tuning": "tuning",
+    "evaluate": "evaluators",
+    "tune": "tuning",
 }
 
 

@@ -110,6 +110,8 @@ class Descent:
     row_hash : uint64 array of n
         Draws the labels of the simulation that takes the bias off learnt variances.
     n_threads : int
+    dispersion : float or None
+        The residual variance where an earlier posterior, which rests on it, is the prior; None: estimated.
     progress : callable
         Called with each `SweepRecord`.
     centring : mapping of str to Centring
@@ -133,12 +135,14 @@ class Descent:
         locked: frozenset[str],
         row_hash: NDArray[np.uint64],
         n_threads: int,
+        dispersion: float | None,
         progress: Callable[[SweepRecord], None] | None,
         centring: Mapping[str, Centring],
     ) -> None:
         self.family, self.labels, self.weights = family, labels, weights
         self.fixed, self.effects, self.hold_out = fixed, effects, hold_out
-        self.dispersion, self.unseen_correction = 1.0, (0.0, 1.0)
+        self.dispersion, self.unseen_correction = dispersion or 1.0, (0.0, 1.0)
+        self._estimates_dispersion = family.code == GAUSSIAN and dispersion is None
         self.history: list[SweepRecord] = []
         self.ablation: dict[str, float] = {}
         self._by_name = {effect.spec.name: effect for effect in effects}
@@ -248,7 +252,7 @@ class Descent:
         spread = 1.0
         if self.family.code == GAUSSIAN:
             spread = max(self._residual_square(0.0), 1e-12)
-            if not self._sweep:
+            if not self._sweep and self._estimates_dispersion:
                 self.dispersion, self._least_dispersion = spread, 1e-6 * spread
         elif any(effect.learns for effect in self.effects) and not self._spreads.size:
             self._spreads = np.zeros(self.labels.size)
@@ -271,7 +275,7 @@ class Descent:
             elif not self._by_name[name].dropped:
                 parameters += self._step(self._by_name[name], learn=learn)
                 self._record(name, "")
-        if self.family.code == GAUSSIAN and (learn or not any(effect.learns for effect in self.effects)):
+        if self._estimates_dispersion and (learn or not any(effect.learns for effect in self.effects)):
             self.dispersion = max(self._residual_square(parameters), self._least_dispersion)
         return abs(before - self._loss) / max(abs(before), 1e-12)
 

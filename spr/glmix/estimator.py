@@ -178,6 +178,7 @@ class _GLMix(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn has no t
             frozenset(locked),
             rows_hash,
             self.n_threads,
+            origin.dispersion if origin is not None and forgetting is not None else None,
             progress,
             {
                 effect.spec.name: Centring(fixed, rows, effect)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from spr.errors import InvalidModelInput
 from spr.metrics.sums import (
     GroupMean,
     Sums,
@@ -165,6 +166,51 @@ def top1_rate(label: ArrayLike, order_by: ArrayLike, page: ArrayLike) -> GroupMe
     return sum_top1_rate(y, s, code_groups("page", page, y)).group_mean()
 
 
+def precision_at_k(
+    label: ArrayLike,
+    order_by: ArrayLike,
+    group: ArrayLike,
+    k: int,
+    *,
+    weight: ArrayLike | None = None,
+    average: Literal["rows", "groups"] = "groups",
+) -> GroupMean:
+    """Average the share of positives among the k rows at the top of each group.
+
+    Parameters
+    ----------
+    label, order_by, group
+        As in `grouped_auc`.
+    k : int
+        Places, >= 1; those that a group of fewer rows leaves empty count as misses.
+    weight : float array, shape (n_rows,), optional
+        How much each row counts among the k, >= 0; it moves no row up or down, but a row of weight 0 takes no place.
+    average : {"groups", "rows"}, default "groups"
+        Weigh all groups alike, or each by its rows (their weight).
+
+    Returns
+    -------
+    GroupMean
+        Groups without a positive count, with 0; groups whose rows all weigh 0 are left out. Rows that tie for the
+        last places count by their chance of one.
+
+    Raises
+    ------
+    InvalidModelInput
+        As in `auc`; a ``k`` that is not a positive integer.
+
+    Examples
+    --------
+    >>> precision_at_k([1, 0, 1, 0, 1], [0.9, 0.5, 0.5, 0.1, 0.2], ["a", "a", "a", "a", "b"], k=2)
+    GroupMean(mean=0.625, groups=2, left_out=0)
+    """
+    if not isinstance(k, int) or k < 1:
+        raise InvalidModelInput(f"k is {k!r}; allowed: integers >= 1")
+    y = check_labels(label)
+    s, w = check_finite("order_by", order_by, y), check_weights(weight, y)
+    return sum_precision_at_k(y, s, code_groups("group", group, y), k, w, average).group_mean()
+
+
 def sum_auc(label: Floats, order_by: Floats, weight: Floats) -> Sums:
     """Add up `auc`, one unit per row.
 
@@ -217,6 +263,30 @@ def sum_top1_rate(label: Floats, order_by: Floats, page: Ints) -> Sums:
     top = tie == first_tie[sorted_page]
     rate = np.bincount(sorted_page[top], label[order][top]) / np.bincount(sorted_page[top])
     return _mean_over(np.arange(len(rate)), rate, np.ones(len(rate)), page)
+
+
+def sum_precision_at_k(
+    label: Floats,
+    order_by: Floats,
+    group: Ints,
+    k: int,
+    weight: Floats,
+    average: Literal["rows", "groups"] = "groups",
+) -> Sums:
+    """Add up `precision_at_k`, one unit per group."""
+    n_groups = int(group.max()) + 1
+    shown = np.flatnonzero(weight > 0.0)
+    order, tie = _sort_within(-order_by[shown], group[shown])
+    rows, sorted_group = shown[order], group[shown][order]
+    place = np.arange(len(rows)) - np.searchsorted(sorted_group, sorted_group)
+    first_place, tied = place[np.flatnonzero(np.diff(tie, prepend=-1))], np.bincount(tie)
+    chance = (np.clip(k - first_place, 0, tied) / tied)[tie]
+    counted = np.bincount(sorted_group, weight[rows] * chance, n_groups)
+    hits = np.bincount(sorted_group, weight[rows] * chance * label[rows], n_groups)
+    filled = np.minimum(np.bincount(sorted_group, minlength=n_groups), k) / k
+    kept = np.flatnonzero(counted > 0.0)
+    mass = _total(weight, group)[kept] if average == "rows" else np.ones(len(kept))
+    return _mean_over(kept, filled[kept] * hits[kept] / counted[kept], mass, group)
 
 
 def _mean_over(kept: Ints, metric: Floats, mass: Floats, group: Ints) -> Sums:
