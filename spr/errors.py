@@ -57,10 +57,6 @@ class DataNotFound(SPRError, LookupError):
     """A data set that is read from the user's disk is not there."""
 
 
-class MissingDependency(SPRError, ImportError):
-    """A package that an optional part needs is not installed."""
-
-
 def name_unknown(what: str, found: str, known: Iterable[str], where: str = "") -> str:
     """Say that a name is unknown, where, what is known, and which known name was probably meant.
 

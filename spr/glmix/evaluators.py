@@ -12,7 +12,7 @@ import pandas as pd
 from spr.errors import InvalidModelInput, name_unknown
 from spr.glmix.encoding import check_columns
 from spr.glmix.families import Family
-from spr.glmix.rows import check_frame, finite_vector, numeric_vector
+from spr.glmix.rows import read_frame, finite_vector, numeric_vector
 from spr.metrics import GroupMean, auc, grouped_auc, log_loss, normalized_cross_entropy, precision_at_k
 from spr.metrics.sums import check_finite, check_weights
 
@@ -267,7 +267,7 @@ def evaluate(
     """
     asked = [metrics] if isinstance(metrics, str | Evaluator) else metrics
     evaluators = [Evaluator.named(metric) if isinstance(metric, str) else metric for metric in asked]
-    check_frame(X)
+    read_frame(X)
     groups = [groups_of(evaluator, X) for evaluator in evaluators]
     labels = numeric_vector(y, len(X), "y")
     weights = None if sample_weight is None else finite_vector(sample_weight, len(X), "sample_weight")
