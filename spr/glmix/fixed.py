@@ -45,6 +45,11 @@ class Trees:
         Columns that may only lower or raise the margin.
     interaction_constraints : sequence of sequences of str, optional
         Sets of columns that may meet in a tree's path; a column that no set names meets none.
+    out_of_fold : int, default 0
+        Number of folds (2 or more) over groups. The random effects are then fitted at margins of trees that saw no
+        row of the group in question: trees that see columns constant within an entity memorise it, and leave the
+        random effects nothing. The trees that are served learn from all rows. Boosting costs about `out_of_fold`
+        times as much.
     n_threads : int, default 1
     seed : int, default 0
 
@@ -70,6 +75,7 @@ class Trees:
     early_stopping_rounds: int = 30
     monotone: Mapping[str, int] = field(default_factory=dict)
     interaction_constraints: Sequence[Sequence[str]] | None = None
+    out_of_fold: int = 0
     n_threads: int = 1
     seed: int = 0
 
@@ -78,6 +84,8 @@ class Trees:
         for name, low in (("n_rounds", 1), ("max_depth", 1), ("early_stopping_rounds", 1), ("n_threads", 1)):
             if getattr(self, name) < low:
                 raise InvalidModelInput(f"Trees: {name} is {getattr(self, name)!r}; allowed: integers >= {low}.")
+        if self.out_of_fold != 0 and self.out_of_fold < 2:
+            raise InvalidModelInput(f"Trees: out_of_fold is {self.out_of_fold!r}; allowed: 0, and integers >= 2.")
         for name in ("subsample", "colsample", "learning_rate"):
             if not 0 < getattr(self, name) <= 1:
                 raise InvalidModelInput(f"Trees: {name} is {getattr(self, name)!r}; allowed: above 0, at most 1.")
@@ -217,6 +225,32 @@ class FittedTrees:
             validate_features=False,
         )
         return trees.astype(np.float64) + self.intercept
+
+    def shap(self, rows: Rows) -> Floats:
+        """Return what each column adds to each row's margin: Shapley values of the trees.
+
+        Parameters
+        ----------
+        rows : float32 array of (n, d)
+
+        Returns
+        -------
+        float64 array of (n, d + 1)
+            The last column is the same for all rows: the intercept and the trees' mean over the rows that they learnt
+            from. Each row sums to its margin, in float32's precision.
+
+        References
+        ----------
+        Lundberg et al. (2020), "From local explanations to global understanding with explainable AI for trees",
+        Nature Machine Intelligence 2.
+        """
+        import xgboost
+
+        _check_width(rows, self.features)
+        values = self.booster.predict(xgboost.DMatrix(rows, nthread=1), pred_contribs=True, validate_features=False)
+        shares: Floats = values.astype(np.float64)
+        shares[:, -1] += self.intercept
+        return shares
 
     def save(self, directory: str | Path) -> None:
         """Write ``trees.ubj`` and ``trees.json`` into `directory`."""
