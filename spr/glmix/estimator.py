@@ -14,21 +14,23 @@ from spr.glmix.boosting import TreesDescent
 from spr.glmix.descent import Descent
 from spr.glmix.encoding import Encoding, check_columns, read_keys
 from spr.glmix.families import GAUSSIAN, Family
-from spr.glmix.fixed import Linear, Trees
+from spr.glmix.fixed import FittedLinear, Linear, Trees
 from spr.glmix.holdout import HoldOut, salted_hashes, split, split_by_validation
 from spr.glmix.kernels import fold_rows
 from spr.glmix.linear import LinearDescent
 from spr.glmix.random_effects import EffectDescent
 from spr.glmix.rows import check_frame, finite_vector, gather_rows
+from spr.glmix.sparse import fold_features
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from numpy.typing import ArrayLike, NDArray
+    from scipy.sparse import csc_matrix
 
     from spr.glmix.coefficients import Coefficients
     from spr.glmix.descent import SweepRecord
-    from spr.glmix.fixed import FittedLinear, FittedTrees
+    from spr.glmix.fixed import FittedTrees
     from spr.glmix.random_effects import RandomEffect
 
     Floats = NDArray[np.float64]
@@ -105,11 +107,14 @@ class _GLMix(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn has no t
             raise InvalidModelInput("sample_weight: no row has a positive weight; there is nothing to learn from.")
 
         effects = [EffectDescent(spec, frame, n_taught, self.n_threads) for spec in self.random_effects]
-        rows: NDArray[np.float32] = np.zeros((len(frame), 0), dtype=np.float32)
+        rows: NDArray[np.float32] | csc_matrix = np.zeros((len(frame), 0), dtype=np.float32)
         encoding = None
         if self.fixed is not None:
             encoding = Encoding.learn(frame.iloc[:n_taught], self._fixed_columns(frame), "the fixed effect")
-            rows = encoding.matrix(frame, "the fixed effect")
+            if isinstance(self.fixed, Linear):
+                rows = encoding.linear_rows(frame, "the fixed effect")
+            else:
+                rows = encoding.matrix(frame, "the fixed effect")
         rows_hash = self._hash_rows(rows, effects, offsets)
         group_hash = self._hash_groups(groups, effects, rows_hash, n_taught)
         hold_out = self._hold_out(frame, group_hash, rows_hash, weights > 0, taught)
@@ -121,6 +126,7 @@ class _GLMix(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn has no t
             if isinstance(self.fixed, Linear):
                 fixed = LinearDescent(self.fixed, encoding.names, rows, family, intercept)
             else:
+                assert isinstance(rows, np.ndarray)  # noqa: S101 - for mypy: only Linear has sparse rows
                 watch = np.where(hold_out.groups, weights, 0.0)
                 fixed = TreesDescent(self.fixed, encoding, rows, rows_hash, watch, intercept, family, self.sweeps)
         descent = Descent(
@@ -178,7 +184,10 @@ class _GLMix(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn has no t
         check_frame(X)
         parts: dict[str, Floats] = {"fixed": np.zeros(len(X))}
         if self.fixed_ is not None and self.fixed_encoding_ is not None:
-            parts["fixed"] = self.fixed_.margin(self.fixed_encoding_.matrix(X, "the fixed effect"))
+            if isinstance(self.fixed_, FittedLinear):
+                parts["fixed"] = self.fixed_.margin(self.fixed_encoding_.linear_rows(X, "the fixed effect"))
+            else:
+                parts["fixed"] = self.fixed_.margin(self.fixed_encoding_.matrix(X, "the fixed effect"))
         unseen = np.zeros(len(X), dtype=bool)
         for number, (name, coefficients) in enumerate(self.random_effects_.items()):
             where = f"random effect {name!r}"
@@ -281,18 +290,17 @@ class _GLMix(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn has no t
         return found
 
     def _hash_rows(
-        self, rows: NDArray[np.float32], effects: Sequence[EffectDescent], offset: Floats
+        self, rows: NDArray[np.float32] | csc_matrix, effects: Sequence[EffectDescent], offset: Floats
     ) -> NDArray[np.uint64]:
         """Hash what is known of each row: its keys, features and offset; never label, weight or place."""
-        hashes = np.full(len(rows), self.seed, dtype=np.uint64)
+        hashes = np.full(len(offset), self.seed, dtype=np.uint64)
         for effect in effects:
             known = salted_hashes(effect.keys, self.seed)
             position = np.flatnonzero(effect.codes >= 0)
             hashes[position] ^= known[effect.codes[position]]
             fold_rows(hashes, effect.rows.view(np.uint32), effect.order)
-        everywhere = np.arange(len(rows))
-        fold_rows(hashes, rows.view(np.uint32), everywhere)
-        fold_rows(hashes, offset.astype(np.float32).view(np.uint32)[:, None], everywhere)
+        fold_features(hashes, rows)
+        fold_features(hashes, offset.astype(np.float32)[:, None])
         return hashes
 
     def _hash_groups(
