@@ -16,6 +16,7 @@ from spr.glmix.row_kernels import values_within
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from scipy.sparse import csc_matrix
 
     from spr.glmix.effect_descent import EffectDescent
     from spr.glmix.linear import LinearDescent
@@ -32,12 +33,12 @@ class Centring:
     Parameters
     ----------
     fixed : LinearDescent
-    rows : float32 array of (n, p)
-        The fixed effect's matrix, NaN where null.
+    rows : float32 array or sparse matrix of (n, p)
+        The fixed effect's matrix, NaN where null. Of sparse rows only shared columns are moved.
     effect : EffectDescent
     """
 
-    def __init__(self, fixed: LinearDescent, rows: NDArray[np.float32], effect: EffectDescent) -> None:
+    def __init__(self, fixed: LinearDescent, rows: NDArray[np.float32] | csc_matrix, effect: EffectDescent) -> None:
         self._fixed, self._effect = fixed, effect
         self._shared = [
             (fixed.names.index(column), effect.columns.index(column))
@@ -45,7 +46,7 @@ class Centring:
             if column in fixed.names
         ]
         within: list[tuple[int, Floats]] = []
-        if effect.spec.intercept:
+        if effect.spec.intercept and isinstance(rows, np.ndarray):
             taken = {place for place, _ in self._shared}
             for place in range(len(fixed.names)):
                 constant, values = values_within(rows[:, place], effect.order, effect.starts)
@@ -60,21 +61,22 @@ class Centring:
         if effect.dropped or effect.remembers or not effect.seen.any():
             return
         penalty = np.maximum(effect.precision(dispersion), 1e-12)  # without penalties the mean is as good as any
+        ridge = fixed.ridge()
         deltas, intercept = np.zeros(len(fixed.names)), 0.0
         moves: list[tuple[int, Floats]] = []
         for place, column in self._shared:
             own = effect.coefficients[effect.seen, column]
-            count = penalty[column] * own.size + fixed.l2
-            deltas[place] = (penalty[column] * own.sum() - fixed.l2 * fixed.coefficients[place]) / count
+            count = penalty[column] * own.size + ridge[place]
+            deltas[place] = (penalty[column] * own.sum() - ridge[place] * fixed.coefficients[place]) / count
             moves.append((column, np.where(effect.seen, -deltas[place], 0.0)))
         if effect.spec.intercept:
             column = effect.columns.index(INTERCEPT)
             design = np.column_stack([np.ones(len(effect.keys)), self._values])
             seen = design[effect.seen]
-            ridge = np.diag([0.0, *np.full(len(self._places), fixed.l2)]) + 1e-9 * len(seen) * np.eye(design.shape[1])
+            free = np.diag([0.0, *ridge[self._places]]) + 1e-9 * len(seen) * np.eye(design.shape[1])
             pull = penalty[column] * seen.T @ effect.coefficients[effect.seen, column]
-            pull[1:] -= fixed.l2 * fixed.coefficients[self._places]
-            found = np.linalg.solve(penalty[column] * seen.T @ seen + ridge, pull)
+            pull[1:] -= ridge[self._places] * fixed.coefficients[self._places]
+            found = np.linalg.solve(penalty[column] * seen.T @ seen + free, pull)
             intercept = float(found[0])
             deltas[self._places] += found[1:]
             moves.append((column, np.where(effect.seen, -(design @ found), 0.0)))

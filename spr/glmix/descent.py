@@ -35,6 +35,11 @@ class FixedDescent(Protocol):
     """A fixed effect while it is fitted: `TreesDescent` or `LinearDescent`."""
 
     margin: Floats
+    """Of the effect that is served, for each row; a new array whenever it changes."""
+
+    @property
+    def margin_for_effects(self) -> Floats:
+        """What the random effects are fitted at: `margin`, or out-of-fold margins of rows that teach."""
 
     def advance(self, labels: Floats, weights: Floats, rest: Floats) -> str:
         """Fit on at `rest`, the margin of everything else; return what was decided."""
@@ -148,7 +153,7 @@ class Descent:
         self._by_name = {effect.spec.name: effect for effect in effects}
         self._taught, self._groups, self._progress = taught, groups, progress
         self._sweeps, self._tolerance, self._order, self._locked = sweeps, tolerance, order, locked
-        self._fixed_margin = np.zeros(labels.size) if fixed is None else fixed.margin
+        self._fixed_margin = np.zeros(labels.size) if fixed is None else fixed.margin_for_effects
         self.total = offset + self._fixed_margin
         for effect in effects:
             self.total[effect.order] += effect.margins
@@ -300,12 +305,12 @@ class Descent:
             effect.centre_within(self._by_name[effect.spec.parent], self.total)
         elif effect.spec.name in self._centring:
             self._centring[effect.spec.name].move(self.total, self.dispersion)
-            self._fixed_margin = self.fixed.margin if self.fixed is not None else self._fixed_margin
+            self._fixed_margin = self.fixed.margin_for_effects if self.fixed is not None else self._fixed_margin
         elif self.fixed is not None and "fixed" not in self._locked:
             shift = effect.centre(self.total)
             self.fixed.shift_intercept(shift)
             self.total += shift
-            self._fixed_margin = self.fixed.margin
+            self._fixed_margin = self.fixed.margin_for_effects
         return parameters
 
     def _sweep_until_still(self, *, learn: bool, keep_best: bool = False) -> None:
@@ -328,9 +333,10 @@ class Descent:
 
     def _move_fixed(self) -> None:
         assert self.fixed is not None  # noqa: S101 - for mypy: callers have looked
-        if self.fixed.margin is not self._fixed_margin:
-            self.total += self.fixed.margin - self._fixed_margin
-            self._fixed_margin = self.fixed.margin
+        margin = self.fixed.margin_for_effects
+        if margin is not self._fixed_margin:
+            self.total += margin - self._fixed_margin
+            self._fixed_margin = margin
 
     def _residual_square(self, parameters: float) -> float:
         """Weighted mean of the squared residuals, with the effective parameters taken off the rows."""

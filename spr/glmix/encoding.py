@@ -14,16 +14,19 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
+    from scipy.sparse import csc_matrix
 
 
 def check_columns(frame: pd.DataFrame, columns: Sequence[str], what: str, where: str) -> None:
     """Raise InvalidModelInput where a column is named twice, is missing from `frame`, or stands in it twice."""
-    for position, column in enumerate(columns):
-        if column in columns[:position]:
+    seen: set[str] = set()
+    for column in columns:
+        if column in seen:
             raise InvalidModelInput(f"{what} {column!r} is named twice in {where}; name each once.")
+        seen.add(column)
         if column not in frame.columns:
             raise InvalidModelInput(name_unknown(what, str(column), map(str, frame.columns), where=where))
-        if not isinstance(frame[column], pd.Series):
+        if not (frame.columns.is_unique or isinstance(frame[column], pd.Series)):
             raise InvalidModelInput(f"{what} {column!r} of {where} stands in X more than once; rename the columns.")
 
 
@@ -121,27 +124,100 @@ class Encoding:
         place = 0
         for column in self.columns:
             if column in self.levels:
-                values = _strings(frame[column], where)
-                codes = pd.Index(self.levels[column], dtype=object).get_indexer(pd.Index(values, dtype=object))
+                codes = self._codes(frame[column], where)
                 codes = codes if order is None else codes[order]
                 width = len(self.levels[column])
                 out[:, place : place + width] = codes[:, None] == np.arange(width)
                 place += width
                 continue
-            if not _is_number(frame[column]) and not frame[column].isna().all():
-                raise InvalidModelInput(f"feature column {column!r} of {where} is not numeric, but was in fit.")
-            numbers = _numbers(frame[column])
-            infinite = np.isinf(numbers)
-            if infinite.any():
-                raise InvalidModelInput(
-                    f"feature column {column!r} of {where} is infinite (in float32) in "
-                    f"{int(infinite.sum())} of {len(frame)} rows; clip it or make it null."
-                )
+            numbers = self._checked_numbers(frame[column], where)
             out[:, place] = numbers if order is None else numbers[order]
             place += 1
         if ones:
             out[:, place] = 1.0
         return out
+
+    def sparse_matrix(self, frame: pd.DataFrame, where: str) -> csc_matrix:
+        """Return the columns of `frame` as one sparse float32 matrix, where null is 0.
+
+        A pandas Sparse column is never made dense, unless its fill value is neither 0 nor null.
+
+        Parameters
+        ----------
+        frame : DataFrame of n rows
+        where : str
+            Whose features these are, for messages.
+
+        Returns
+        -------
+        csc_matrix of float32, of shape (n, number of names)
+
+        Raises
+        ------
+        InvalidModelInput
+            As `matrix`.
+        """
+        from spr.glmix.sparse import assemble_columns
+
+        check_columns(frame, self.columns, "feature column", where)
+        stored: list[tuple[NDArray[np.int64], NDArray[np.float32]]] = []
+        for column in self.columns:
+            if column in self.levels:
+                codes = self._codes(frame[column], where)
+                order, width = np.argsort(codes, kind="stable"), len(self.levels[column])
+                ends = np.searchsorted(codes[order], np.arange(width + 1))
+                stored += [
+                    (order[ends[level] : ends[level + 1]], np.ones(ends[level + 1] - ends[level], dtype=np.float32))
+                    for level in range(width)
+                ]
+                continue
+            values: NDArray[np.float32]
+            if _is_sparse(frame[column]) and _is_number(frame[column]):
+                array = frame[column].array
+                places = array.sp_index.indices
+                values = self._checked_numbers(pd.Series(array.sp_values, name=column), where)
+            else:
+                values = self._checked_numbers(frame[column], where)
+                places = np.arange(len(frame))
+            kept = (values != 0) & ~np.isnan(values)
+            stored.append((places[kept], values[kept]))
+        return assemble_columns(stored, len(frame))
+
+    def linear_rows(self, frame: pd.DataFrame, where: str) -> NDArray[np.float32] | csc_matrix:
+        """Return what `Linear` fits and scores: `sparse_matrix` where that is what the columns are, else `matrix`.
+
+        Sparse are: any pandas Sparse column of numbers, or more than 64 levels of strings.
+        """
+        check_columns(frame, self.columns, "feature column", where)
+        levels = sum(len(known) for known in self.levels.values())
+        if levels > _MOST_DENSE_LEVELS or any(
+            column not in self.levels and _is_sparse(frame[column]) for column in self.columns
+        ):
+            return self.sparse_matrix(frame, where)
+        return self.matrix(frame, where)
+
+    def fixed_rows(self, frame: pd.DataFrame, *, linear: bool) -> NDArray[np.float32] | csc_matrix:
+        """Return what a fixed effect reads: `linear_rows`, or `matrix` for trees."""
+        return self.linear_rows(frame, "the fixed effect") if linear else self.matrix(frame, "the fixed effect")
+
+    def _codes(self, column: pd.Series, where: str) -> NDArray[np.intp]:
+        known = pd.Index(self.levels[str(column.name)], dtype=object)
+        return known.get_indexer(pd.Index(_strings(column, where), dtype=object))
+
+    @staticmethod
+    def _checked_numbers(column: pd.Series, where: str) -> NDArray[np.float32]:
+        if not _is_number(column) and not column.isna().all():
+            raise InvalidModelInput(f"feature column {column.name!r} of {where} is not numeric, but was in fit.")
+        numbers = _numbers(column)
+        if np.isinf(numbers).any():
+            raise InvalidModelInput(
+                f"feature column {column.name!r} of {where} is infinite (in float32) in "
+                f"{int(np.isinf(numbers).sum())} of {len(numbers)} rows; clip it or make it null."
+            )
+        return numbers
+
+
+_MOST_DENSE_LEVELS = 64
 
 
 def read_keys(column: pd.Series, where: str) -> NDArray[np.object_] | NDArray[np.int64]:
@@ -175,6 +251,14 @@ def read_keys(column: pd.Series, where: str) -> NDArray[np.object_] | NDArray[np
 
 def _is_number(column: pd.Series) -> bool:
     return pd.api.types.is_numeric_dtype(column.dtype) or pd.api.types.is_bool_dtype(column.dtype)
+
+
+def _is_sparse(column: pd.Series) -> bool:
+    """Tell whether a column is stored sparsely, its other values 0 or null."""
+    if not isinstance(column.dtype, pd.SparseDtype):
+        return False
+    fill = column.dtype.fill_value
+    return bool(pd.isna(fill) or fill == 0)
 
 
 def _numbers(column: pd.Series) -> NDArray[np.float32]:

@@ -17,23 +17,24 @@ from spr.glmix.descent import Descent
 from spr.glmix.effect_descent import EffectDescent
 from spr.glmix.encoding import Encoding, check_columns, read_keys
 from spr.glmix.families import GAUSSIAN, Family
-from spr.glmix.fixed import Linear, Trees
+from spr.glmix.fixed import FittedLinear, FittedTrees, Linear, Trees
 from spr.glmix.holdout import HoldOut, salted_hashes, split, split_by_validation
 from spr.glmix.linear import LinearDescent
 from spr.glmix.locked import LockedFixed
 from spr.glmix.model import FIXED, MixedModel
 from spr.glmix.row_kernels import fold_rows
 from spr.glmix.rows import downsample, finite_vector, gather_rows
+from spr.glmix.sparse import fold_features
 from spr.glmix.summary import ablation_table, describe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from numpy.typing import ArrayLike, NDArray
+    from scipy.sparse import csc_matrix
 
     from spr.glmix.coefficients import Coefficients
     from spr.glmix.descent import FixedDescent, SweepRecord
-    from spr.glmix.fixed import FittedLinear, FittedTrees
     from spr.glmix.random_effects import RandomEffect
 
     Floats = NDArray[np.float64]
@@ -161,7 +162,9 @@ class _GLMix(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn has no t
                 prior = origin.prior_variance[effect.spec.name]
                 effect.remember(forgetting, np.array([prior[column] for column in effect.columns]))
         hold_out = self._hold_out(frame, group_hash, rows_hash, weights > 0, taught, chooses=chooses)
-        fixed = self._start_fixed(family, encoding, rows, rows_hash, labels, weights, offsets, hold_out, origin, locked)
+        fixed = self._start_fixed(
+            family, encoding, rows, rows_hash, group_hash, labels, weights, offsets, hold_out, origin, locked
+        )
         descent = Descent(
             family,
             labels,
@@ -195,20 +198,22 @@ class _GLMix(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn has no t
 
     def _encode_fixed(
         self, frame: pd.DataFrame, n_taught: int, origin: MixedModel | None, locked: Sequence[str]
-    ) -> tuple[Encoding | None, NDArray[np.float32]]:
+    ) -> tuple[Encoding | None, NDArray[np.float32] | csc_matrix]:
         encoding = None if origin is None else origin.encoding
         if encoding is None and self.fixed is not None:
             encoding = Encoding.learn(frame.iloc[:n_taught], self._fixed_columns(frame), "the fixed effect")
         if encoding is None or (self.fixed is None and FIXED not in locked):
             return None, np.zeros((len(frame), 0), dtype=np.float32)
-        return encoding, encoding.matrix(frame, "the fixed effect")
+        linear = isinstance(self.fixed, Linear) or isinstance(origin.fixed if origin else None, FittedLinear)
+        return encoding, encoding.fixed_rows(frame, linear=linear)
 
     def _start_fixed(
         self,
         family: Family,
         encoding: Encoding | None,
-        rows: NDArray[np.float32],
+        rows: NDArray[np.float32] | csc_matrix,
         rows_hash: NDArray[np.uint64],
+        group_hash: NDArray[np.uint64],
         labels: Floats,
         weights: Floats,
         offsets: Floats,
@@ -224,9 +229,21 @@ class _GLMix(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn has no t
         intercept = family.intercept(labels, learning, offsets)
         begun = None if origin is None else origin.fixed
         if isinstance(self.fixed, Linear):
-            return LinearDescent(self.fixed, encoding.names, rows, family, intercept)
+            started = begun if isinstance(begun, FittedLinear) else None
+            return LinearDescent(self.fixed, encoding.names, rows, family, intercept, started)
         watch = np.where(hold_out.groups, weights, 0.0)
-        return TreesDescent(self.fixed, encoding, rows, rows_hash, watch, intercept, family, self.sweeps)
+        return TreesDescent(
+            self.fixed,
+            encoding,
+            np.asarray(rows),
+            rows_hash,
+            watch,
+            intercept,
+            family,
+            self.sweeps,
+            groups=group_hash,
+            start=begun if isinstance(begun, FittedTrees) else None,
+        )
 
     def _keep(
         self, descent: Descent, encoding: Encoding | None, origin: MixedModel | None, locked: Sequence[str]
@@ -431,18 +448,17 @@ class _GLMix(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn has no t
         return found
 
     def _hash_rows(
-        self, rows: NDArray[np.float32], effects: Sequence[EffectDescent], offset: Floats
+        self, rows: NDArray[np.float32] | csc_matrix, effects: Sequence[EffectDescent], offset: Floats
     ) -> NDArray[np.uint64]:
         """Hash what is known of each row: its keys, features and offset; never label, weight or place."""
-        hashes = np.full(len(rows), self.seed, dtype=np.uint64)
+        hashes = np.full(len(offset), self.seed, dtype=np.uint64)
         for effect in effects:
             known = salted_hashes(effect.keys, self.seed)
             position = np.flatnonzero(effect.codes >= 0)
             hashes[position] ^= known[effect.codes[position]]
             fold_rows(hashes, effect.rows.view(np.uint32), effect.order)
-        everywhere = np.arange(len(rows))
-        fold_rows(hashes, rows.view(np.uint32), everywhere)
-        fold_rows(hashes, offset.astype(np.float32).view(np.uint32)[:, None], everywhere)
+        fold_features(hashes, rows)
+        fold_features(hashes, offset.astype(np.float32)[:, None])
         return hashes
 
     def _hash_groups(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
+    from scipy.sparse import csc_matrix
 
     Rows = NDArray[np.float32]
     Floats = NDArray[np.float64]
@@ -99,42 +100,83 @@ class Trees:
 
 @dataclass(frozen=True)
 class Linear:
-    """A linear fixed effect (glum): loss summed over rows + l2/2 |b|^2 + l1 |b|, the intercept not penalised.
+    """A linear fixed effect: loss summed over rows + l2/2 |b|^2 + l1 |b|, the intercept not penalised.
 
     Parameters
     ----------
     features : sequence of str
-        Columns of X: numeric, boolean or string (one column per level). Null counts as 0. Not rescaled.
+        Columns of X: numeric, boolean, string (one column per level) or pandas Sparse, which stays sparse in fitting
+        and scoring. Null counts as 0.
     l1, l2 : float, default 0.0 and 1.0
+    bounds : mapping of str to (lower, upper), default {}
+        Where a coefficient may lie, in the units of its feature whatever the normalisation; -inf and inf leave a
+        side open. A string column's bounds are those of each of its levels, ``column=level`` those of one.
+    normalization : {None, "standardize", "max_magnitude", "standard_deviation"}
+        What the penalty sees: features as they are, (x - mean) / sd, x / max |x|, or x / sd, over the rows that teach
+        and by their weights; a constant feature as it is. Coefficients are reported for the features as they are.
+        The intercept being free, "standardize" and "standard_deviation" give the same model.
 
     Raises
     ------
     InvalidModelInput
-        A negative penalty, or a feature named twice.
+        A negative penalty, a feature named twice, an unknown normalisation, or bounds that hold nothing or belong
+        to no feature.
 
     Examples
     --------
-    >>> Linear(features=["age"]).l2
+    >>> Linear(features=["age"], bounds={"age": (0.0, float("inf"))}, normalization="standardize").l2
     1.0
     """
 
     features: Sequence[str]
     l1: float = 0.0
     l2: float = 1.0
+    bounds: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    normalization: Literal["standardize", "max_magnitude", "standard_deviation"] | None = None
 
     def __post_init__(self) -> None:
         _check_features(self.features, "Linear")
         for name in ("l1", "l2"):
             if not 0 <= getattr(self, name) < np.inf:
                 raise InvalidModelInput(f"Linear: {name} is {getattr(self, name)!r}; allowed: finite numbers >= 0.")
+        if self.normalization not in (None, *_NORMALIZATIONS):
+            raise InvalidModelInput(name_unknown("normalization", str(self.normalization), _NORMALIZATIONS))
+        known = set(self.features)
+        for name, limits in self.bounds.items():
+            # of "column=level" the levels are known in fit only
+            if not any(name[:end] in known for end in (len(name), *_places(name, "="))):
+                raise InvalidModelInput(name_unknown("feature", str(name), known, where="the bounds of Linear"))
+            _check_limits(name, limits)
+
+
+_NORMALIZATIONS = ("standardize", "max_magnitude", "standard_deviation")
+
+
+def _places(name: str, letter: str) -> list[int]:
+    return [place for place, found in enumerate(name) if found == letter]
+
+
+def _check_limits(name: str, limits: tuple[float, float]) -> None:
+    try:
+        lower, upper = (float(limit) for limit in limits)
+    except (TypeError, ValueError) as problem:
+        raise InvalidModelInput(
+            f"Linear: bounds[{name!r}] is {limits!r}; allowed: a pair (lower, upper) of numbers."
+        ) from problem
+    if not (lower <= upper and lower < np.inf and upper > -np.inf):
+        raise InvalidModelInput(
+            f"Linear: bounds[{name!r}] is {limits!r}; allowed: lower <= upper, -inf and inf for an open side."
+        )
 
 
 def _check_features(features: Sequence[str] | None, where: str) -> None:
     if isinstance(features, str):
         raise InvalidModelInput(f"{where}: features is the string {features!r}; give a list of columns.")
-    for position, feature in enumerate(features or ()):
-        if feature in (features or ())[:position]:
+    seen: set[str] = set()
+    for feature in features or ():
+        if feature in seen:
             raise InvalidModelInput(f"{where}: feature {feature!r} is named twice; name each once.")
+        seen.add(feature)
 
 
 @dataclass(frozen=True)
@@ -166,10 +208,21 @@ class FittedLinear:
         if not (np.isfinite(self.coefficients).all() and np.isfinite(self.intercept)):
             raise InvalidModelInput("FittedLinear: a coefficient is not finite.")
 
-    def margin(self, rows: Rows) -> Floats:
-        """Return the margin of each row of a float32 matrix; NaN counts as 0."""
+    def margin(self, rows: Rows | csc_matrix) -> Floats:
+        """Return the margin of each row of a float32 matrix, dense or sparse; NaN counts as 0."""
         _check_width(rows, self.features)
+        if not isinstance(rows, np.ndarray):  # sparse rows hold no NaN, see Encoding.sparse_matrix
+            return np.asarray(rows @ self.coefficients, dtype=np.float64) + self.intercept
         return np.nan_to_num(rows).astype(np.float64) @ self.coefficients + self.intercept
+
+    def explain(self, rows: Rows) -> list[tuple[str, float, float, float]]:
+        """Return name, value, coefficient and contribution of each column of one dense row, the intercept last."""
+        values = np.nan_to_num(rows[0]).astype(np.float64).tolist()
+        lines = [
+            (name, value, coefficient, value * coefficient)
+            for name, value, coefficient in zip(self.features, values, self.coefficients.tolist(), strict=True)
+        ]
+        return [*lines, ("intercept", 1.0, self.intercept, self.intercept)]
 
     def save(self, directory: str | Path) -> None:
         """Write ``linear.json`` into `directory`."""
@@ -225,6 +278,12 @@ class FittedTrees:
             validate_features=False,
         )
         return trees.astype(np.float64) + self.intercept
+
+    def explain(self, rows: Rows) -> list[tuple[str, float, float, float]]:
+        """Return name, value, coefficient (NaN) and contribution of each column of one row, the intercept last."""
+        shares = self.shap(rows)[0].tolist()
+        values = [*rows[0].tolist(), 1.0]
+        return [(*line, np.nan, share) for *line, share in zip((*self.features, "intercept"), values, shares, strict=True)]
 
     def shap(self, rows: Rows) -> Floats:
         """Return what each column adds to each row's margin: Shapley values of the trees.
@@ -297,7 +356,7 @@ class FittedTrees:
         return cls(features, intercept, booster)
 
 
-def _check_width(rows: Rows, features: Sequence[str]) -> None:
+def _check_width(rows: Rows | csc_matrix, features: Sequence[str]) -> None:
     if rows.ndim != 2 or rows.shape[1] != len(features):
         raise InvalidModelInput(f"fixed effect: rows of shape {rows.shape}, expected (n, {len(features)}).")
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+    from scipy.sparse import csc_matrix
 
     from spr.glmix.fixed import FittedLinear, FittedTrees
 
@@ -19,11 +20,12 @@ class LockedFixed:
     Parameters
     ----------
     fitted : FittedTrees or FittedLinear
-    rows : float32 array of (n, d)
+    rows : float32 array or sparse matrix of (n, d)
     """
 
-    def __init__(self, fitted: FittedTrees | FittedLinear, rows: NDArray[np.float32]) -> None:
+    def __init__(self, fitted: FittedTrees | FittedLinear, rows: NDArray[np.float32] | csc_matrix) -> None:
         self._fitted, self.margin = fitted, fitted.margin(rows)
+        self.margin_for_effects = self.margin
 
     def advance(self, labels: Floats, weights: Floats, rest: Floats) -> str:  # noqa: ARG002 - the descent's protocol
         """Do nothing."""

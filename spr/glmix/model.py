@@ -101,6 +101,8 @@ class MixedModel:
         """Return the fixed effect's margin of each row; zeros where there is no fixed effect."""
         if self.fixed is None or self.encoding is None:
             return np.zeros(len(X))
+        if isinstance(self.fixed, FittedLinear):
+            return self.fixed.margin(self.encoding.linear_rows(X, "the fixed effect"))
         return self.fixed.margin(self.encoding.matrix(X, "the fixed effect"))
 
     def with_leaves(self, X: pd.DataFrame) -> pd.DataFrame:
