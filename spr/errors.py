@@ -37,7 +37,7 @@ class InvalidModelInput(SPRError, ValueError):
     """Rows, labels, weights or columns that a model cannot be fitted on or asked about."""
 
 
-class NotFitted(SPRError, ValueError):
+class NotFitted(SPRError, ValueError, AttributeError):
     """A model is asked for something it learns in ``fit``, before ``fit``."""
 
 

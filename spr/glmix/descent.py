@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
 
 _STEPS_PER_SCALE = 2
+_STILL = 0.005  # a sweep that moves no log variance by more is the last that learns them
 
 
 class FixedDescent(Protocol):
@@ -218,6 +219,9 @@ class Descent:
         self._begin("final", self._taught)
         if any(effect.learns and not effect.dropped for effect in self.effects):
             if searched:
+                for effect in self.effects:  # back to where learning ended
+                    if effect.spec.name in self._log_bias:
+                        effect.correct(-self._log_bias[effect.spec.name])
                 self._take_sweep(learn=False)  # rows that teach only now find their place before they are counted
             else:
                 self._boost()
@@ -323,13 +327,17 @@ class Descent:
             held = self.history[-1].held_out_loss
             if judged and held < best:
                 best, state = held, [effect.state() for effect in self.effects]
-            if moved < self._tolerance:
+            if moved < self._tolerance or (learn and self._variances_stand()):
                 break
         self._settled = False
         if state is not None and best < held:
             for effect, kept in zip(self.effects, state, strict=True):
                 effect.restore(kept, self.total)
             self._record(self.effects[-1].spec.name, "back to the best sweep on the validation set")
+
+    def _variances_stand(self) -> bool:
+        learning = [effect.variance_moved for effect in self.effects if effect.learns and not effect.dropped]
+        return max(learning, default=0.0) < _STILL
 
     def _move_fixed(self) -> None:
         assert self.fixed is not None  # noqa: S101 - for mypy: callers have looked

@@ -85,7 +85,7 @@ class EffectDescent:
         d = len(self.columns)
         self.coefficients = np.zeros((len(keys), d))
         self.margins = np.zeros(len(self.order))
-        self.variance, self.information = np.zeros(d), np.zeros(d)
+        self.variance, self.information, self.variance_moved = np.zeros(d), np.zeros(d), np.inf
         self._own_mean, self._own_precision = np.zeros((0, d)), np.zeros((0, d, 1))
         self._own_spreads = np.zeros(0)
         self._share = np.zeros(0)
@@ -278,8 +278,10 @@ class EffectDescent:
 
     def learn(self, evidence: Floats, coupling: Floats) -> None:
         """Move the prior variances by what `newton_step` has gathered."""
-        self.information = np.diag(coupling)
-        self.variance = np.clip(updated_variance(self.variance, *evidence[:2], coupling), *self._bounds)
+        before, self.information = self.variance, np.diag(coupling)
+        self.variance = np.clip(updated_variance(before, *evidence[:2], coupling), *self._bounds)
+        told = self.variance > 100 * self.smallest_variance
+        self.variance_moved = float(np.abs(np.log(self.variance / before))[told].max(initial=0.0))
 
     def correct(self, log_bias: Floats) -> None:
         """Take a bias off the learnt variances."""

@@ -100,7 +100,7 @@ def chosen_scale(losses_at: Callable[[float], Floats], without: Floats, entities
     """Choose the scale of an effect's prior variances by its held-out losses, climbing from 1 along `SCALES`.
 
     Held-out rows are few, the rows behind the estimate are not: the effect must beat its absence by one standard
-    error of the difference (Breiman et al. 1984), and a scale above 1 must beat 1 by two. One below 1 is safe.
+    error of the difference (Breiman et al. 1984), a scale below 1 must beat 1 by one too, and one above 1 by two.
 
     Parameters
     ----------
@@ -137,7 +137,7 @@ def chosen_scale(losses_at: Callable[[float], Floats], without: Floats, entities
             place, best = place + direction, tried
         if place != start:
             break
-    if place > start and not is_better(best, losses, entities, 2.0):
+    if place != start and not is_better(best, losses, entities, 2.0 if place > start else 1.0):
         place, best = start, losses
     return SCALES[place] if is_better(best, without, entities, 1.0) else 0.0
 
