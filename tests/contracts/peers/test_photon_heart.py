@@ -1,8 +1,8 @@
 """photon-ml: coefficient variances of an unpenalised logistic regression are those of R's glm.
 
 Source: linkedin/photon-ml (Apache-2.0), the integration tests of photon-client and their input heart.txt (Statlog
-heart, 13 features), with the variance computations of DistributedOptimizationProblemIntegTest: "full" variances are the
-diagonal of the inverse of the Hessian at the maximum, which is what ``summary(glm(..., family = binomial))`` of R gives;
+heart, 13 features), with the variance computations of DistributedOptimizationProblemIntegTest: "full" variances are
+the diagonal of the inverse of the Hessian at the maximum, as R has them in ``summary(glm(..., family = binomial))``;
 "simple" ones, here "diagonal", the inverse of the Hessian's diagonal. The independent reference is statsmodels' Logit.
 """
 
