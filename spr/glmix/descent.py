@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-_STEPS_PER_SCALE = 2
+_STEPS_PER_SCALE = 1
+_LEARNING_SWEEPS = 3  # the most that do nothing but learn: they begin close to where they end
 _STILL = 0.005  # a sweep that moves no log variance by more is the last that learns them
 
 
@@ -322,7 +323,7 @@ class Descent:
         judged = keep_best and bool((self.hold_out.rows & ~self._taught).any())
         best, state, held = np.inf, None, np.nan
         self._settled = learn and self.family.code != GAUSSIAN
-        for _ in range(self._sweeps):
+        for _ in range(min(self._sweeps, _LEARNING_SWEEPS) if learn and self._settled else self._sweeps):
             moved = self._take_sweep(learn=learn)
             held = self.history[-1].held_out_loss
             if judged and held < best:
