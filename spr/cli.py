@@ -1,4 +1,4 @@
-"""The command line: ``spr fit | rank | evaluate | recalibrate``, and what other packages add to it.
+"""The command line: ``spr fit | rank | evaluate | recalibrate | warm``, and what other packages add to it.
 
 Commands of other packages are found through the entry-point group ``spr.commands``.
 """
@@ -138,6 +138,16 @@ def recalibrate(
     both = pd.concat([before, after])
     print_table(both[both["entity_type"] == entity_type].set_index("calibrators"), f"calibrators of {entity_type}")
     console.print(f"saved [bold]{out or bundle}[/bold]")
+
+
+@app.command()
+def warm() -> None:
+    """Compile what is compiled, so that no fit and no request waits for it: a step of building an image."""
+    from spr.glmix.warm import warm as compile_all
+
+    with console.status("compiling the loops of spr.glmix"):
+        seconds, path = compile_all()
+    console.print(f"compiled in {seconds:.0f} s; cached in [bold]{path}[/bold]")
 
 
 def read_config(name: str) -> Config:

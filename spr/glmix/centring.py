@@ -49,7 +49,7 @@ class Centring:
         if effect.spec.intercept and isinstance(rows, np.ndarray):
             taken = {place for place, _ in self._shared}
             for place in range(len(fixed.names)):
-                constant, values = values_within(rows[:, place], effect.order, effect.starts)
+                constant, values = values_within(rows, place, effect.order, effect.starts)
                 if constant and place not in taken and np.ptp(values) > 0:
                     within.append((place, values))
         self._places = [place for place, _ in within]

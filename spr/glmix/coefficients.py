@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     Keys = NDArray[np.object_] | NDArray[np.int64]
 
 INTERCEPT = "intercept"
+_NO_SPREAD = 1e-12  # a variance of held coefficients: its inverse is still a number
 
 
 @dataclass(frozen=True)
@@ -274,3 +275,16 @@ class Coefficients:
             raise
         except (OSError, ValueError, KeyError, TypeError) as problem:
             raise InvalidModelInput(f"coefficients in {directory} cannot be read: {problem}") from problem
+
+
+def inverse(covariance: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Return the precision of covariances, (..., d, d) or diagonals (..., d, 1); where there is no spread a large one.
+
+    Examples
+    --------
+    >>> inverse(np.array([[4.0], [0.0]])).tolist()
+    [[0.25], [1000000000000.0]]
+    """
+    if covariance.shape[-1] == 1:
+        return 1.0 / np.maximum(covariance.astype(np.float64), _NO_SPREAD)
+    return np.linalg.inv(covariance.astype(np.float64) + _NO_SPREAD * np.eye(covariance.shape[-1]))

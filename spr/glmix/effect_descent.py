@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from spr.errors import InvalidModelInput
-from spr.glmix.coefficients import INTERCEPT, Coefficients
+from spr.glmix.coefficients import INTERCEPT, Coefficients, inverse
 from spr.glmix.encoding import Encoding, check_columns, read_keys
 from spr.glmix.kernels import newton_step, posterior_covariance
 from spr.glmix.row_kernels import (
@@ -136,11 +136,11 @@ class EffectDescent:
         self._own_mean[known] = start.matrix[place[known]]
         if start.covariance is None:
             self._own_precision = np.tile(fresh[:, None], (len(self.keys), 1, 1))
-            old = 1.0 / np.maximum(start.variance[place[known]].astype(np.float64), 1e-30)
-            self._own_precision[known, :, 0] = forgetting * old + (1.0 - forgetting) * fresh
+            old = inverse(start.variance[place[known], :, None])
+            self._own_precision[known] = forgetting * old + (1.0 - forgetting) * fresh[:, None]
         else:
             self._own_precision = np.tile(np.diag(fresh), (len(self.keys), 1, 1))
-            old = np.linalg.inv(start.covariance[place[known]].astype(np.float64))
+            old = inverse(start.covariance[place[known]])
             self._own_precision[known] = forgetting * old + (1.0 - forgetting) * np.diag(fresh)
         self.variance = variance
 

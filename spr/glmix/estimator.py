@@ -26,6 +26,7 @@ from spr.glmix.row_kernels import fold_rows
 from spr.glmix.rows import downsample, finite_vector, gather_rows
 from spr.glmix.sparse import fold_features
 from spr.glmix.summary import ablation_table, describe
+from spr.glmix.warm import note_cold_cache
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -119,6 +120,7 @@ class _GLMix(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn has no t
         InvalidModelInput
             Rows, labels, weights, columns or coordinates that cannot be used; the message names them.
         """
+        note_cold_cache()
         family = self._family()
         self._check_parameters()
         origin = start.model_ if isinstance(start, _GLMix) else start

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from spr.errors import InvalidModelInput, name_unknown
-from spr.glmix.coefficients import Coefficients
+from spr.glmix.coefficients import Coefficients, inverse
 from spr.glmix.encoding import read_keys
 from spr.glmix.kernels import newton_step, posterior_covariance
 from spr.glmix.row_kernels import sort_by_code, zero_nulls
@@ -80,6 +80,11 @@ class NearlineUpdater:
             )
         self._effect, self._forgetting = effect, forgetting
         self._full = self._base.covariance is not None
+        if not any(self._model.prior_variance[effect].values()):
+            raise InvalidModelInput(
+                f"random effect {effect!r} was dropped in fit, or its l2 leaves no prior: there is nothing to update "
+                "from; fit it with an l2 of its own to keep it."
+            )
         prior = np.array([self._model.prior_variance[effect][column] for column in self._base.columns])
         self._fresh = 1.0 / np.maximum(prior, 1e-12)
         self._moved: dict[str | int, tuple[Floats, Floats]] = {}
@@ -167,8 +172,7 @@ class NearlineUpdater:
             known = self._moved.get(key) or self._stored(key)
             if known is not None:
                 means[place] = known[0]
-                old = np.linalg.inv(known[1]) if self._full else 1.0 / known[1]
-                precisions[place] = self._forgetting * old + (1.0 - self._forgetting) * fresh
+                precisions[place] = self._forgetting * inverse(known[1]) + (1.0 - self._forgetting) * fresh
         return means, precisions
 
     def _stored(self, key: str | int) -> tuple[Floats, Floats] | None:

@@ -68,12 +68,12 @@ def mean_squares(rows: Rows, weights: Floats) -> Floats:
 
 
 @numba.njit(cache=True, nogil=True)
-def values_within(column: NDArray[np.float32], order: Positions, starts: Positions) -> tuple[bool, Floats]:
+def values_within(rows: Rows, column: int, order: Positions, starts: Positions) -> tuple[bool, Floats]:
     """Return whether a column (null = 0) is constant within each entity, and its value in each."""
     values = np.zeros(starts.size - 1)
     for key in range(starts.size - 1):
         for row in range(starts[key], starts[key + 1]):
-            value = np.float64(column[order[row]])
+            value = np.float64(rows[order[row], column])
             if value != value:
                 value = 0.0
             if row == starts[key]:

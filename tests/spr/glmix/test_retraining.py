@@ -187,6 +187,9 @@ def test_nearline_refuses_what_it_cannot_update() -> None:
         NearlineUpdater(model, "members")
     with pytest.raises(InvalidModelInput, match="forgetting is 1.5"):
         NearlineUpdater(model, "member", forgetting=1.5)
+    dropped = GLMixClassifier(None, [RandomEffect("member", "user", l2=np.inf)], variance="full").fit(frame, y)
+    with pytest.raises(InvalidModelInput, match="was dropped in fit"):
+        NearlineUpdater(dropped, "member")
     updater = NearlineUpdater(model, "member")
     with pytest.raises(InvalidModelInput, match="outside the support"):
         updater.update(frame[:3], [0.0, 1.0, 2.0])
