@@ -53,9 +53,7 @@ def main() -> None:
             {"fit": "scipy L-BFGS-B per entity", "CPU s": peer, "log loss": f"{peer_loss:.6f}"},
         ],
     )
-    print(
-        f"ratio {peer / ours:.1f} (bar {BAR}, aim {AIM}); log loss {our_loss - peer_loss:+.1e} from the peer's (bar {EQUAL})"
-    )
+    print(f"ratio {peer / ours:.1f} (bar {BAR}, aim {AIM}); log loss {our_loss - peer_loss:+.1e} (bar {EQUAL})")
 
 
 if __name__ == "__main__":

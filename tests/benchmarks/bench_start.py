@@ -1,7 +1,7 @@
 """What the first fit of a process costs: with numba's cache filled, and with none.
 
-Each fit is a process of its own: seconds from the start of the interpreter to the import, of the first fit of a tiny
-model, and of a second one. Wall time, for it is a person or a server that waits. Bar: with a warm cache, 2 s.
+Each fit is a process of its own: seconds of the import (beyond numpy and pandas), of the first fit of a tiny model, and
+of a second one. Wall time, for it is a person or a server that waits. Bar: with a warm cache a pause of 2 s.
 """
 
 from __future__ import annotations

@@ -105,11 +105,11 @@ class SweepClock:
     """The CPU and wall time of each sweep: pass it to `fit` as `progress`."""
 
     def __init__(self) -> None:
-        self._started = (time.process_time(), time.perf_counter())
         self._ends: dict[int, tuple[float, float]] = {}
 
     def __call__(self, record: Any) -> None:
-        self._ends[record.sweep] = (time.process_time(), time.perf_counter())
+        if record.sweep > 0:  # what comes before the first sweep is no sweep
+            self._ends[record.sweep] = (time.process_time(), time.perf_counter())
 
     def sweeps(self) -> list[tuple[float, float]]:
         """Return CPU and wall seconds of the second sweep and those after it; the first is behind the sorting."""
