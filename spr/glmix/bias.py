@@ -1,4 +1,4 @@
-"""Taking off the bias of learnt prior variances: what would be learnt from data made with them?"""
+"""Taking off the bias of learnt prior variances, by learning them once more from data made with them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,12 @@ _MOST = np.log(4.0)  # a correction beyond it rests on too few data to be believ
 
 
 def learn_from_simulation(
-    family: Family, effects: Sequence[EffectDescent], margin: Floats, spreads: Floats, sweeps: int, row_hash: NDArray[np.uint64]
+    family: Family,
+    effects: Sequence[EffectDescent],
+    margin: Floats,
+    spreads: Floats,
+    sweeps: int,
+    row_hash: NDArray[np.uint64],
 ) -> list[Floats]:
     """Return for each effect log(learnt variance / true variance) on labels made with the variances as they stand.
 

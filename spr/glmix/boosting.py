@@ -172,12 +172,6 @@ class TreesDescent:
         decision = decision or f"{self._rounds} rounds"
         return f"{decision}; {note}" if note else decision
 
-    def shift_intercept(self, delta: float) -> None:
-        """Add `delta` to the intercept and to the margin."""
-        self._intercept += delta
-        self.margin = self.margin + delta
-        self._best_margin = self._best_margin + delta
-
     def finish(self) -> str:
         """Go back to the best round and boost no more; return what was decided."""
         self._over = True

@@ -188,22 +188,20 @@ class Coefficients:
             return self
         keys = np.concatenate([self.keys, older.keys[missing]])
         order = np.argsort(keys, kind="stable")
-        posterior = {}
-        for part in ("variance", "covariance"):
-            mine, theirs = getattr(self, part), getattr(older, part)
-            if mine is not None and theirs is not None:
-                posterior[part] = np.concatenate([mine, theirs[missing]])[order]
+
+        def joined(mine: Rows | None, theirs: Rows | None) -> Rows | None:
+            return None if mine is None or theirs is None else np.concatenate([mine, theirs[missing]])[order]
+
         matrix = np.concatenate([self.matrix, older.matrix[missing]])[order]
-        return replace(self, keys=keys[order], matrix=matrix, **{"variance": None, "covariance": None, **posterior})
+        variance = joined(self.variance, older.variance)
+        covariance = joined(self.covariance, older.covariance)
+        return replace(self, keys=keys[order], matrix=matrix, variance=variance, covariance=covariance)
 
     def taken(self, rows: NDArray[np.int64]) -> Coefficients:
         """Return the entities in the given rows, which rise."""
-        posterior = {
-            part: values[rows]
-            for part in ("variance", "covariance")
-            if (values := getattr(self, part)) is not None
-        }
-        return replace(self, keys=self.keys[rows], matrix=self.matrix[rows], **posterior)
+        variance = None if self.variance is None else self.variance[rows]
+        covariance = None if self.covariance is None else self.covariance[rows]
+        return replace(self, keys=self.keys[rows], matrix=self.matrix[rows], variance=variance, covariance=covariance)
 
     def sampled(self, rng: np.random.Generator) -> Coefficients:
         """Return one draw of every entity's coefficients from its posterior, for Thompson sampling.
@@ -225,7 +223,7 @@ class Coefficients:
         return replace(self, matrix=drawn.astype(np.float32), variance=None, covariance=None)
 
     def save(self, directory: str | Path) -> None:
-        """Write ``coefficients.json``, ``keys.parquet``, ``matrix.npy`` (and ``variance.npy``, ``covariance.npy``) into `directory`."""
+        """Write ``coefficients.json``, ``keys.parquet``, ``matrix.npy`` and the posterior into `directory`."""
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
         described = {
@@ -287,4 +285,5 @@ def inverse(covariance: NDArray[np.floating]) -> NDArray[np.float64]:
     """
     if covariance.shape[-1] == 1:
         return 1.0 / np.maximum(covariance.astype(np.float64), _NO_SPREAD)
-    return np.linalg.inv(covariance.astype(np.float64) + _NO_SPREAD * np.eye(covariance.shape[-1]))
+    inverted = np.linalg.inv(covariance.astype(np.float64) + _NO_SPREAD * np.eye(covariance.shape[-1]))
+    return cast("NDArray[np.float64]", inverted)

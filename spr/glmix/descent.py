@@ -22,9 +22,8 @@ if TYPE_CHECKING:
     from spr.glmix.centring import Centring
     from spr.glmix.effect_descent import EffectDescent
     from spr.glmix.families import Family
-    from spr.glmix.fixed import FittedTrees
+    from spr.glmix.fixed import FittedLinear, FittedTrees
     from spr.glmix.holdout import HoldOut
-    from spr.glmix.fixed import FittedLinear
 
     Floats = NDArray[np.float64]
 
@@ -249,9 +248,7 @@ class Descent:
             margin = self.total.copy()
             for effect in learning:
                 margin[effect.order] -= effect.margins
-            found = learn_from_simulation(
-                self.family, learning, margin, self._spreads, self._sweeps, self._row_hash
-            )
+            found = learn_from_simulation(self.family, learning, margin, self._spreads, self._sweeps, self._row_hash)
             self._log_bias = {effect.spec.name: bias for effect, bias in zip(learning, found, strict=True)}
         for effect in learning:
             if effect.spec.name in self._log_bias:

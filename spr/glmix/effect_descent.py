@@ -279,7 +279,7 @@ class EffectDescent:
     def learn(self, evidence: Floats, coupling: Floats) -> None:
         """Move the prior variances by what `newton_step` has gathered."""
         before, self.information = self.variance, np.diag(coupling)
-        self.variance = np.clip(updated_variance(before, *evidence[:2], coupling), *self._bounds)
+        self.variance = np.clip(updated_variance(before, evidence[0], evidence[1], coupling), *self._bounds)
         told = self.variance > 100 * self.smallest_variance
         self.variance_moved = float(np.abs(np.log(self.variance / before))[told].max(initial=0.0))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -133,9 +132,8 @@ class _GLMix(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn has no t
         kept = np.ones(len(frame), dtype=bool)
         if self.negative_share < 1.0:
             kept, weights = downsample(frame, labels, weights, taught, self.negative_share, family, self.seed)
-            frame, labels, weights, offsets, taught = (
-                part[kept] for part in (frame, labels, weights, offsets, taught)
-            )
+            frame, labels, weights = frame[kept], labels[kept], weights[kept]
+            offsets, taught = offsets[kept], taught[kept]
             groups = None if groups is None else np.asarray(groups)[kept[:n_given]]
         n_taught = int(taught.sum())
 

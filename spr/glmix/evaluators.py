@@ -12,7 +12,7 @@ import pandas as pd
 from spr.errors import InvalidModelInput, name_unknown
 from spr.glmix.encoding import check_columns
 from spr.glmix.families import Family
-from spr.glmix.rows import read_frame, finite_vector, numeric_vector
+from spr.glmix.rows import finite_vector, numeric_vector, read_frame
 from spr.metrics import GroupMean, auc, grouped_auc, log_loss, normalized_cross_entropy, precision_at_k
 from spr.metrics.sums import check_finite, check_weights
 

@@ -44,11 +44,11 @@ def expected_derivatives_at(family: int, label: float, margin: float, spread: fl
     Exact for gaussian and poisson; for binomial a logistic function of the margin shrunk by
     sqrt(1 + pi * spread / 8) (MacKay 1992, "The evidence framework applied to classification networks", eq. 28).
     """
-    if family == GAUSSIAN or spread <= 0.0:
-        return derivatives_at(family, label, margin)
+    shrunk = 1.0
     if family == POISSON:
-        return derivatives_at(family, label, margin + 0.5 * spread)
-    shrunk = 1.0 / math.sqrt(1.0 + 0.125 * math.pi * spread)
+        margin += 0.5 * spread
+    elif family == BINOMIAL and spread > 0.0:
+        shrunk = 1.0 / math.sqrt(1.0 + 0.125 * math.pi * spread)
     first, second = derivatives_at(family, label, shrunk * margin)
     return first, shrunk * second
 

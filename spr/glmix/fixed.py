@@ -283,7 +283,9 @@ class FittedTrees:
         """Return name, value, coefficient (NaN) and contribution of each column of one row, the intercept last."""
         shares = self.shap(rows)[0].tolist()
         values = [*rows[0].tolist(), 1.0]
-        return [(*line, np.nan, share) for *line, share in zip((*self.features, "intercept"), values, shares, strict=True)]
+        return [
+            (*line, np.nan, share) for *line, share in zip((*self.features, "intercept"), values, shares, strict=True)
+        ]
 
     def shap(self, rows: Rows) -> Floats:
         """Return what each column adds to each row's margin: Shapley values of the trees.

@@ -49,7 +49,9 @@ def _accumulate(
         if weight == 0.0:
             continue
         used += 1
-        first, second = expected_derivatives_at(family, labels[row], margins[row], spreads[row] if spreads.size else 0.0)
+        first, second = expected_derivatives_at(
+            family, labels[row], margins[row], spreads[row] if spreads.size else 0.0
+        )
         first *= weight
         second *= weight
         for i in range(d):

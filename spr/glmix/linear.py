@@ -112,28 +112,6 @@ class LinearDescent:
             self.margin = self._design.dot(self._line[1:]) + self._line[0]
         return ""
 
-    def shift_intercept(self, delta: float) -> None:
-        """Add `delta` to the intercept and to the margin."""
-        self._line[0] += delta
-        self.margin = self.margin + delta
-
-    @property
-    def shifts(self):
-        return not self._spec.l1
-    @property
-    def names(self):
-        return self._names
-    @property
-    def l2(self):
-        return self._spec.l2
-    @property
-    def coefficients(self):
-        return self._line[1:1+len(self._names)]
-    def shift(self, deltas, intercept):
-        self._line[0] += intercept
-        self._line[1:1+len(self._names)] += deltas
-        self.margin = self._rows @ self._line[1:] + self._line[0]
-
     def finish(self) -> str:
         """Do nothing: a linear effect has no budget."""
         return ""
@@ -156,7 +134,7 @@ class LinearDescent:
     @property
     def coefficients(self) -> Floats:
         """The coefficients as they stand, in the units of the features."""
-        return self._line[1:]
+        return np.asarray(self._line[1:])
 
     @property
     def shifts(self) -> bool:
@@ -167,7 +145,8 @@ class LinearDescent:
         """Return the L2 penalty of each coefficient in the units of the features."""
         if self._taught is None:
             return np.full(len(self._names), self._spec.l2)
-        return self._spec.l2 * _scale(self._spec.normalization, self._statistics) ** 2
+        scale = _scale(self._spec.normalization, self._statistics)
+        return np.asarray(self._spec.l2 * scale**2)
 
     def shift(self, deltas: Floats, intercept: float) -> None:
         """Add to the coefficients and to the intercept."""

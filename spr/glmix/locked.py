@@ -24,7 +24,8 @@ class LockedFixed:
     """
 
     def __init__(self, fitted: FittedTrees | FittedLinear, rows: NDArray[np.float32] | csc_matrix) -> None:
-        self._fitted, self.margin = fitted, fitted.margin(rows)
+        self._fitted = fitted
+        self.margin: Floats = fitted.margin(rows)  # type: ignore[arg-type]  # sparse rows come with a linear effect
         self.margin_for_effects = self.margin
 
     def advance(self, labels: Floats, weights: Floats, rest: Floats) -> str:  # noqa: ARG002 - the descent's protocol

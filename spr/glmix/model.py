@@ -111,14 +111,6 @@ class MixedModel:
             return X
         return self.leaves.join(X, self.encoding.matrix(X, "the fixed effect"))
 
-    def sampled(self, rng: np.random.Generator) -> MixedModel:
-        """Return the model with every entity's coefficients drawn from its posterior, for Thompson sampling.
-
-        An entity with more rows has a narrower posterior and varies less between draws; one without rows is drawn by
-        `sample_margins` from the prior, and varies most.
-        """
-        return replace(self, effects={name: effect.sampled(rng) for name, effect in self.effects.items()})
-
     def sample_margins(self, X: Any, *, rng: np.random.Generator) -> Floats:
         """Return the margin of each row under one draw of all coefficients from their posterior (Thompson sampling).
 
@@ -142,7 +134,7 @@ class MixedModel:
         total, X = self.fixed_margin(X), self.with_leaves(X)
         for name, effect in self.effects.items():
             keys = self._keys(X, name)
-            codes, asked = pd.factorize(keys, sort=True)  # sorted: the draws do not depend on the order of rows
+            _, asked = pd.factorize(keys, sort=True)  # sorted: the draws do not depend on the order of rows
             if not len(asked):
                 continue
             asked = np.asarray(asked, dtype=effect.keys.dtype)
@@ -182,9 +174,11 @@ class MixedModel:
         for name, effect in self.effects.items():
             own = effect.lookup(self._keys(joined, name)[0])
             values = np.nan_to_num(self.encodings[name].matrix(joined, f"random effect {name!r}")[0])
-            for place, column in enumerate(effect.columns if own is not None else ()):
+            if own is None:
+                continue
+            for place, (column, coefficient) in enumerate(zip(effect.columns, own.tolist(), strict=True)):
                 value = 1.0 if column == INTERCEPT and effect.intercept else float(values[place])
-                lines.append((name, column, value, float(own[place]), value * float(own[place])))
+                lines.append((name, column, value, coefficient, value * coefficient))
         unseen = float(self.margins(row)[UNSEEN].iloc[0])
         if unseen:
             lines.append((UNSEEN, "correction", 1.0, unseen, unseen))
@@ -229,7 +223,7 @@ class MixedModel:
                     f"first: key {wrong[0]!r}."
                 )
             matrix = np.frombuffer(b"".join(table["value"]), dtype="<f4").reshape(len(table), len(effect.columns))
-            keys = table["key"].to_numpy(dtype=effect.keys.dtype)
+            keys: Any = table["key"].to_numpy(dtype=effect.keys.dtype)
             effects[name] = replace(effect, keys=keys, matrix=matrix.astype(np.float32), variance=None, covariance=None)
         return replace(self, effects=effects)
 

@@ -119,14 +119,14 @@ class NearlineUpdater:
         joined = model.with_leaves(frame)
         keys = read_keys(frame[effect.key], f"random effect {self._effect!r}")
         effect.positions(keys)  # strings where fit saw integers are refused before anything moves
-        taught = weights > 0
-        codes, touched = pd.factorize(np.where(taught, keys, None) if keys.dtype == object else keys, sort=True)
-        if keys.dtype != object:
-            codes = np.where(taught, codes, -1)
+        codes, touched = pd.factorize(keys, sort=True)
+        codes = np.where(weights > 0, codes, -1)
         order, starts = sort_by_code(codes.astype(np.int64), len(touched))
         rows = self._encoded(joined, order)
         means, precisions = self._posteriors(touched.tolist())
-        coefficients, covariances = self._solve(rows, labels[order], weights[order], (others + offsets)[order], starts, means, precisions)
+        coefficients, covariances = self._solve(
+            rows, labels[order], weights[order], (others + offsets)[order], starts, means, precisions
+        )
         met = np.flatnonzero(np.diff(starts) > 0)
         for place in met:
             self._moved[touched[place]] = coefficients[place], covariances[place]
@@ -138,7 +138,9 @@ class NearlineUpdater:
             intercept=effect.intercept,
             keys=np.asarray(touched[met], dtype=effect.keys.dtype),
             matrix=coefficients[met].astype(np.float32),
-            variance=np.ascontiguousarray(np.diagonal(covariance, axis1=1, axis2=2)) if self._full else covariance[:, :, 0],
+            variance=np.ascontiguousarray(np.diagonal(covariance, axis1=1, axis2=2))
+            if self._full
+            else covariance[:, :, 0],
             covariance=covariance if self._full else None,
         )
 
@@ -152,7 +154,9 @@ class NearlineUpdater:
             self._base,
             keys=np.asarray(keys, dtype=self._base.keys.dtype),
             matrix=np.stack([self._moved[key][0] for key in keys]).astype(np.float32),
-            variance=np.ascontiguousarray(np.diagonal(covariance, axis1=1, axis2=2)) if self._full else covariance[:, :, 0],
+            variance=np.ascontiguousarray(np.diagonal(covariance, axis1=1, axis2=2))
+            if self._full
+            else covariance[:, :, 0],
             covariance=covariance if self._full else None,
         )
         return replace(self._model, effects={**self._model.effects, self._effect: moved.over(self._base)})

@@ -73,9 +73,8 @@ def values_within(rows: Rows, column: int, order: Positions, starts: Positions) 
     values = np.zeros(starts.size - 1)
     for key in range(starts.size - 1):
         for row in range(starts[key], starts[key + 1]):
-            value = np.float64(rows[order[row], column])
-            if value != value:
-                value = 0.0
+            found = np.float64(rows[order[row], column])
+            value = found if found == found else 0.0
             if row == starts[key]:
                 values[key] = value
             elif value != values[key]:

@@ -125,7 +125,6 @@ def chosen_scale(losses_at: Callable[[float], Floats], without: Floats, entities
     >>> chosen_scale(lambda scale: 1.0 + noise, np.ones(100), entities)
     0.0
     """
-
     start = SCALES.index(1.0)
     place, losses = start, losses_at(1.0)
     best = losses

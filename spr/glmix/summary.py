@@ -43,7 +43,9 @@ def describe(
     fixed = "none" if model.fixed is None else f"{type(model.fixed).__name__}, {len(model.fixed.features)} columns"
     lines = [f"family {model.family.name}", f"fixed effect: {fixed}"]
     for name, effect in model.effects.items():
-        lines.append(f"random effect {name}: {len(effect.keys):,} entities of {effect.key}, {len(effect.columns)} columns")
+        lines.append(
+            f"random effect {name}: {len(effect.keys):,} entities of {effect.key}, {len(effect.columns)} columns"
+        )
         if name in prior_variance:
             largest = sorted(prior_variance[name].items(), key=lambda item: -item[1])[:8]
             shown = ", ".join(f"{column} {np.sqrt(value):.3f}" for column, value in largest)

@@ -42,10 +42,12 @@ def warm() -> tuple[float, Path]:
     full.sample_margins(X, rng=np.random.default_rng(0))
     NearlineUpdater(full, "item").update(X[:4], y[:4])
     GLMixClassifier(Linear(["x", "age"]), effects, variance="full", sweeps=2).fit(X, y, start=full, forgetting=0.9)
-    diagonal = GLMixClassifier(Trees(["x", "z"], n_rounds=4), [segment, RandomEffect("user", "user")], variance="diagonal", sweeps=2)
+    diagonal = GLMixClassifier(
+        Trees(["x", "z"], n_rounds=4), [segment, RandomEffect("user", "user")], variance="diagonal", sweeps=2
+    )
     NearlineUpdater(diagonal.fit(X, y, groups=X["user"]), "segment").update(X[:4], y[:4])
     for family in ("gaussian", "poisson"):
-        GLMixRegressor(None, effects, family=family, variance="full", sweeps=2).fit(X, y)  # type: ignore[arg-type]
+        GLMixRegressor(None, effects, family=family, variance="full", sweeps=2).fit(X, y)
     return time.perf_counter() - started, Path(newton_step.stats.cache_path)
 
 

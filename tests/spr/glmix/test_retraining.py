@@ -180,12 +180,12 @@ def test_nearline_update_takes_milliseconds() -> None:
 def test_nearline_refuses_what_it_cannot_update() -> None:
     frame, y = _table(500)
     bare = GLMixClassifier(None, EFFECTS).fit(frame, y)
-    with pytest.raises(InvalidModelInput, match="fit the model with variance='full'"):
+    with pytest.raises(InvalidModelInput, match=r"fit the model with variance='full'"):
         NearlineUpdater(bare, "member")
     model = GLMixClassifier(None, EFFECTS, variance="diagonal").fit(frame, y)
     with pytest.raises(InvalidModelInput, match="unknown random effect 'members'"):
         NearlineUpdater(model, "members")
-    with pytest.raises(InvalidModelInput, match="forgetting is 1.5"):
+    with pytest.raises(InvalidModelInput, match=r"forgetting is 1\.5"):
         NearlineUpdater(model, "member", forgetting=1.5)
     dropped = GLMixClassifier(None, [RandomEffect("member", "user", l2=np.inf)], variance="full").fit(frame, y)
     with pytest.raises(InvalidModelInput, match="was dropped in fit"):

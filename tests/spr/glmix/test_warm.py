@@ -8,12 +8,12 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
-import pytest
-
 from spr.glmix import warm
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    import pytest
 
 CHILD = """
 import numpy as np, pandas as pd, pyarrow as pa, pkgutil, importlib
@@ -27,7 +27,8 @@ X = pd.DataFrame({"k": [f"u{i}" for i in rng.integers(0, 80, n)], "g": rng.integ
 y = (rng.random(n) < 0.4).astype(int)
 frozen = np.zeros(n, dtype=np.float32); frozen.setflags(write=False)
 effects = [RandomEffect("m", "k", ["x", "b", "s"], l2=1.0), RandomEffect("g", "g", ["i"])]
-one = GLMixClassifier(Linear(["x", "b", "s"]), effects, variance="full").fit(pa.Table.from_pandas(X), pa.array(y), offset=frozen)
+one = GLMixClassifier(Linear(["x", "b", "s"]), effects, variance="full")
+one.fit(pa.Table.from_pandas(X), pa.array(y), offset=frozen)
 one.predict_proba(pa.Table.from_pandas(X)); one.sample_margins(X, rng=rng); one.explain(X[:1])
 one.model_.save("kept"); spr.glmix.MixedModel.load("kept").margins(X)
 NearlineUpdater(one, "m").update(X[:9], y[:9])
