@@ -383,7 +383,7 @@ class Descent:
                     effect.step(self.family, self.total, self._spreads[:0], self.dispersion, learn=False)
                 return weights * self.family.losses(labels, self.total[rows])
 
-            scale = chosen_scale(losses_at, without, effect.codes[rows])
+            scale = chosen_scale(losses_at, without, effect.codes[rows], float(effect.information.max()))
             if scale > 0:
                 losses_at(scale)
                 self._record(effect.spec.name, f"scale {scale:g}", "choice")

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 # what held-out rows may prefer to 1; conditional posteriors bias empirical Bayes low, hence the larger half
 SCALES = (0.25, 0.5, 1.0, 1.5, 2.0, 3.0)
 _SMALLEST_SHARE, _LARGEST_SHARE = 1e-6, 25.0
+_TWO_ERRORS = 8.0  # the variance of a log variance is 2 / information
 _LONGEST_STEP = float(np.log(10.0))
 _CORRECTION_SD = np.array([0.5, 0.25])  # of the unseen intercept and slope around (0, 1)
 
@@ -96,11 +97,14 @@ def updated_variance(variance: Floats, squares: Floats, shares: Floats, coupling
     return cast("Floats", variance * np.exp(np.clip(step, -_LONGEST_STEP, _LONGEST_STEP)))
 
 
-def chosen_scale(losses_at: Callable[[float], Floats], without: Floats, entities: NDArray[np.int64]) -> float:
+def chosen_scale(
+    losses_at: Callable[[float], Floats], without: Floats, entities: NDArray[np.int64], information: float
+) -> float:
     """Choose the scale of an effect's prior variances by its held-out losses, climbing from 1 along `SCALES`.
 
-    Held-out rows are few, the rows behind the estimate are not: the effect must beat its absence by one standard
-    error of the difference (Breiman et al. 1984), a scale below 1 must beat 1 by one too, and one above 1 by two.
+    Held-out rows are few, the rows behind the estimate are not. Where the estimate itself is two standard errors from
+    0, the effect must beat its absence by one standard error of the difference (Breiman et al. 1984), else by three, and a scale above 1 must beat 1 by two. One below 1 is safe: where
+    the effect itself is in doubt (less than two errors) it need only be better, else it must beat 1 by one.
 
     Parameters
     ----------
@@ -110,6 +114,9 @@ def chosen_scale(losses_at: Callable[[float], Floats], without: Floats, entities
         The same without the effect.
     entities : int64 array of n
         The entity of each row, -1 = none: rows of an entity gain or lose together, so the error is over entities.
+    information : float
+        What the rows that teach say of the best-known log variance: twice its squared distance from 0 in standard
+        errors.
 
     Returns
     -------
@@ -120,9 +127,9 @@ def chosen_scale(losses_at: Callable[[float], Floats], without: Floats, entities
     --------
     >>> entities = np.arange(100) % 20
     >>> noise = np.random.default_rng(0).normal(size=100)
-    >>> chosen_scale(lambda scale: (scale - 2.2) ** 2 + noise, 9.0 + noise, entities)
+    >>> chosen_scale(lambda scale: (scale - 2.2) ** 2 + noise, 9.0 + noise, entities, 100.0)
     2.0
-    >>> chosen_scale(lambda scale: 1.0 + noise, np.ones(100), entities)
+    >>> chosen_scale(lambda scale: 1.0 + noise, np.ones(100), entities, 100.0)
     0.0
     """
     start = SCALES.index(1.0)
@@ -136,9 +143,12 @@ def chosen_scale(losses_at: Callable[[float], Floats], without: Floats, entities
             place, best = place + direction, tried
         if place != start:
             break
-    if place != start and not is_better(best, losses, entities, 2.0 if place > start else 1.0):
+    doubtful = not is_better(losses, without, entities, 2.0)
+    errors = 2.0 if place > start else 0.0 if doubtful else 1.0
+    if place != start and not is_better(best, losses, entities, errors):
         place, best = start, losses
-    return SCALES[place] if is_better(best, without, entities, 1.0) else 0.0
+    needed = 1.0 if information >= _TWO_ERRORS else 3.0
+    return SCALES[place] if is_better(best, without, entities, needed) else 0.0
 
 
 def is_better(new: Floats, old: Floats, entities: NDArray[np.int64], errors: float) -> bool:
