@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -18,9 +19,11 @@ from spr.glmix.encoding import Encoding, check_columns, read_keys
 from spr.glmix.families import GAUSSIAN, Family
 from spr.glmix.fixed import FittedLinear, FittedTrees, Linear, Trees
 from spr.glmix.holdout import HoldOut, salted_hashes, split, split_by_validation
+from spr.glmix.leaves import LeafEncoding
 from spr.glmix.linear import LinearDescent
 from spr.glmix.locked import LockedFixed
-from spr.glmix.model import FIXED, MixedModel
+from spr.glmix.model import FIXED, MixedModel, join_leaves
+from spr.glmix.random_effects import LEAVES
 from spr.glmix.row_kernels import fold_rows
 from spr.glmix.rows import downsample, finite_vector, gather_rows
 from spr.glmix.sparse import fold_features
@@ -138,6 +141,13 @@ class _GLMix(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn has no t
         n_taught = int(taught.sum())
 
         encoding, rows = self._encode_fixed(frame, n_taught, origin, locked)
+        specs, leaves = list(self.random_effects), None if origin is None else origin.leaves
+        if any(spec.features == LEAVES for spec in specs):
+            teaching = np.where(taught, weights, 0.0)
+            leaves = leaves or self._grow_leaves(frame, encoding, labels, teaching, offsets, family)
+            frame = join_leaves(frame, leaves, encoding)  # type: ignore[arg-type]  # the leaves were grown over it
+            trees = tuple(f"tree{tree}" for tree in range(leaves.n_trees))
+            specs = [replace(spec, features=trees) if spec.features == LEAVES else spec for spec in specs]
         effects = [
             EffectDescent(
                 spec,
@@ -147,7 +157,7 @@ class _GLMix(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn has no t
                 None if origin is None else origin.effects.get(spec.name),
                 None if origin is None else origin.encodings.get(spec.name),
             )
-            for spec in self.random_effects
+            for spec in specs
         ]
         chooses = (self.fixed is not None and FIXED not in locked) or any(
             effect.spec.l2 is None and effect.spec.name not in locked for effect in effects
@@ -190,7 +200,7 @@ class _GLMix(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn has no t
             },
         )
         descent.run(chooses=chooses)
-        self._keep(descent, encoding, origin, locked)
+        self._keep(descent, encoding, leaves, origin, locked)
         self.held_out_groups_ = np.zeros(n_given, dtype=bool)
         self.held_out_groups_[kept[:n_given]] = hold_out.groups[:n_taught]
         self.n_features_in_ = X.shape[1]
@@ -206,6 +216,20 @@ class _GLMix(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn has no t
             return None, np.zeros((len(frame), 0), dtype=np.float32)
         linear = isinstance(self.fixed, Linear) or isinstance(origin.fixed if origin else None, FittedLinear)
         return encoding, encoding.fixed_rows(frame, linear=linear)
+
+    def _grow_leaves(
+        self,
+        frame: pd.DataFrame,
+        encoding: Encoding | None,
+        labels: Floats,
+        weights: Floats,
+        offsets: Floats,
+        family: Family,
+    ) -> LeafEncoding:
+        if encoding is None:
+            raise InvalidModelInput("features='leaves' needs a fixed effect: the trees are grown over its columns.")
+        rows = encoding.matrix(frame, "the trees of features='leaves'")
+        return LeafEncoding.learn(rows, labels, weights, encoding.names, family, offset=offsets, seed=self.seed)
 
     def _start_fixed(
         self,
@@ -246,7 +270,12 @@ class _GLMix(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn has no t
         )
 
     def _keep(
-        self, descent: Descent, encoding: Encoding | None, origin: MixedModel | None, locked: Sequence[str]
+        self,
+        descent: Descent,
+        encoding: Encoding | None,
+        leaves: LeafEncoding | None,
+        origin: MixedModel | None,
+        locked: Sequence[str],
     ) -> None:
         """Set the attributes of a finished fit."""
         self.prior_variance_: dict[str, dict[str, float]] = {}
@@ -282,6 +311,7 @@ class _GLMix(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn has no t
             prior_variance=in_force,
             unseen_correction=origin.unseen_correction if corrected and origin else descent.unseen_correction,
             dispersion=descent.dispersion,
+            leaves=leaves,
         )
         self.history_ = pd.DataFrame([vars(record) for record in descent.history])
         self.ablation_ = ablation_table(descent.ablation)

@@ -16,14 +16,13 @@ from spr.glmix.coefficients import INTERCEPT, Coefficients
 from spr.glmix.encoding import Encoding, check_columns, read_keys
 from spr.glmix.families import Family
 from spr.glmix.fixed import FittedLinear, FittedTrees
+from spr.glmix.leaves import LeafEncoding
 from spr.glmix.rows import read_frame
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
-
-    from spr.glmix.leaves import LeafEncoding
 
     Floats = NDArray[np.float64]
 
@@ -109,7 +108,7 @@ class MixedModel:
         """Return X with the leaf columns that random effects read."""
         if self.leaves is None or self.encoding is None:
             return X
-        return self.leaves.join(X, self.encoding.matrix(X, "the fixed effect"))
+        return join_leaves(X, self.leaves, self.encoding)
 
     def sample_margins(self, X: Any, *, rng: np.random.Generator) -> Floats:
         """Return the margin of each row under one draw of all coefficients from their posterior (Thompson sampling).
@@ -245,8 +244,6 @@ class MixedModel:
         }
         if self.fixed is not None:
             self.fixed.save(directory / FIXED)
-        if self.leaves is not None:
-            self.leaves.trees.save(directory / "leaves")
         for number, effect in enumerate(self.effects.values()):
             effect.save(directory / "random_effects" / str(number))
         (directory / "model.json").write_text(json.dumps(described, indent=1), encoding="utf-8")
@@ -273,11 +270,7 @@ class MixedModel:
                 Coefficients.load(directory / "random_effects" / str(number))
                 for number in range(len(described["effects"]))
             ]
-            leaves = None
-            if described["leaves"] is not None:
-                from spr.glmix.leaves import LeafEncoding
-
-                leaves = LeafEncoding.from_dict(described["leaves"], FittedTrees.load(directory / "leaves"))
+            leaves = None if described["leaves"] is None else LeafEncoding.from_dict(described["leaves"])
             intercept, slope = described["unseen_correction"]
             return cls(
                 family=Family.named(described["family"]),
@@ -304,3 +297,21 @@ class MixedModel:
         where = f"random effect {name!r}"
         check_columns(X, [self.effects[name].key], "key column", where)
         return read_keys(X[self.effects[name].key], where)
+
+
+def join_leaves(X: pd.DataFrame, leaves: LeafEncoding, encoding: Encoding) -> pd.DataFrame:
+    """Return X with a column per tree, ``tree0``, ``tree1``, ..., that names the leaf of each row.
+
+    Raises
+    ------
+    InvalidModelInput
+        X has a column of that name already.
+    """
+    codes = leaves.codes(encoding.matrix(X, "the trees of features='leaves'"))
+    columns = {}
+    for tree, count in enumerate(leaves.n_leaves):
+        if f"tree{tree}" in X.columns:
+            raise InvalidModelInput(f"features='leaves' makes a column 'tree{tree}', which X has already; rename it.")
+        names = pd.Index([f"leaf{leaf}" for leaf in range(count)])
+        columns[f"tree{tree}"] = pd.Categorical.from_codes(codes[:, tree], names)
+    return X.assign(**columns)

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
+LEAVES = "leaves"
+
 
 @dataclass(frozen=True)
 class RandomEffect:
@@ -28,9 +30,10 @@ class RandomEffect:
     key : str
         The column of X that names the entity: strings or integers. A null key is treated as unseen: the effect
         adds exactly 0 to such a row, and the row teaches it nothing.
-    features : sequence of str, default ()
+    features : sequence of str, or "leaves", default ()
         Columns of X that the coefficients multiply: numeric, boolean or string (one column per level). Null
-        counts as 0. Features are not rescaled.
+        counts as 0. Features are not rescaled. "leaves": a few shallow trees are grown over the fixed effect's
+        columns, and each entity has a weight on each of their leaves (see `LeafEncoding`).
     intercept : bool, default True
         Whether each entity has an intercept of its own.
     l2 : float or mapping of str to float, optional
@@ -72,16 +75,19 @@ class RandomEffect:
 
     def __post_init__(self) -> None:
         where = f"random effect {self.name!r}"
-        if isinstance(self.features, str):
-            raise InvalidModelInput(f"{where}: features is the string {self.features!r}; give a list of columns.")
-        object.__setattr__(self, "features", tuple(self.features))
+        if isinstance(self.features, str) and self.features != LEAVES:
+            raise InvalidModelInput(
+                f"{where}: features is the string {self.features!r}; give a list of columns, or {LEAVES!r}."
+            )
+        if self.features != LEAVES:
+            object.__setattr__(self, "features", tuple(self.features))
         if self.name in ("fixed", "unseen", ""):
             raise InvalidModelInput(f"{where}: the name is reserved; choose another.")
         if not self.features and not self.intercept:
             raise InvalidModelInput(f"{where} has neither features nor an intercept; give it one of them.")
         if INTERCEPT in self.features:
             raise InvalidModelInput(f"{where}: a feature may not be called 'intercept'; rename the column.")
-        for position, feature in enumerate(self.features):
+        for position, feature in enumerate(self.features if self.features != LEAVES else ()):
             if feature in self.features[:position]:
                 raise InvalidModelInput(f"{where}: feature {feature!r} is named twice; name each once.")
         for name, low in (("min_rows", 1), ("max_rows", 1), ("max_features", 0)):

@@ -103,8 +103,9 @@ def chosen_scale(
     """Choose the scale of an effect's prior variances by its held-out losses, climbing from 1 along `SCALES`.
 
     Held-out rows are few, the rows behind the estimate are not. Where the estimate itself is two standard errors from
-    0, the effect must beat its absence by one standard error of the difference (Breiman et al. 1984), else by three, and a scale above 1 must beat 1 by two. One below 1 is safe: where
-    the effect itself is in doubt (less than two errors) it need only be better, else it must beat 1 by one.
+    0, the effect must beat its absence by one standard error of the difference (Breiman et al. 1984), else by three.
+    A scale above 1 must beat 1 by two. One below 1 is safe: where the effect itself is in doubt (less than two errors)
+    it need only be better, else it must beat 1 by one.
 
     Parameters
     ----------

@@ -57,4 +57,7 @@ def test_fit_line_keeps_the_slope_from_turning_the_ranking_round() -> None:
 def test_chosen_scale_prefers_the_estimate_where_another_scale_is_only_luckier() -> None:
     entities = np.arange(60)
     noise = np.random.default_rng(0).normal(size=60) * 3
-    assert chosen_scale(lambda s: 1.0 + (s == 1.5) * (noise - noise.mean() - 0.01), np.full(60, 9.0), entities, 100.0) == 1.0
+    assert (
+        chosen_scale(lambda s: 1.0 + (s == 1.5) * (noise - noise.mean() - 0.01), np.full(60, 9.0), entities, 100.0)
+        == 1.0
+    )
