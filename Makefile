@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart lastfm test test-slow lint bench notebooks clean
+.PHONY: help quickstart lastfm test test-slow test-peers peer-data lint bench bench-large notebooks clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -25,14 +25,23 @@ test: .venv/installed  ## the tests and every example in a docstring
 test-slow: .venv/installed  ## whole runs: both quickstarts, the figures that the README prints
 	$(BIN)/python -m pytest -q tests/slow
 
+peer-data: .venv/installed  ## fetch the data sets of the peers' own tests into the user's cache
+	$(BIN)/python tests/benchmarks/peer_data.py
+
+test-peers: peer-data  ## the peers' own tests on that data: MovieLens-100K, InstEval
+	$(BIN)/python -m pytest -q tests/contracts/peers/fetched
+
 lint: .venv/installed  ## ruff, mypy strict, import-linter
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: .venv/installed  ## benchmarks: each prints its ratio to a peer in the same run
+bench: peer-data  ## benchmarks: each prints its ratio to a peer in the same run
 	for file in tests/benchmarks/bench_*.py; do $(BIN)/python $$file || exit 1; done
+
+bench-large: .venv/installed  ## 20 million rows, 1 million members: minutes, and 6 GB
+	$(BIN)/python tests/benchmarks/bench_scale.py large
 
 notebooks: .venv/installed  ## run every notebook from top to bottom
 	$(BIN)/python -m pytest -q tests/notebooks

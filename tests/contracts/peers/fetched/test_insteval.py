@@ -40,10 +40,7 @@ LME4_HELD_OUT_RMSE = 1.20055537
 
 @pytest.fixture(scope="module")
 def ratings(peer_data: ModuleType) -> pd.DataFrame:
-    try:
-        return peer_data.read_insteval()
-    except peer_data.PeerDataMissing as problem:
-        pytest.skip(str(problem))
+    return peer_data.read_insteval()
 
 
 @pytest.fixture(scope="module")
