@@ -144,7 +144,9 @@ def _lme4() -> tuple[str, dict[str, object], float, dict[str, pd.Series]]:
         return "lme4, cited", cited, LME4_CITED_CPU, {}
     with tempfile.TemporaryDirectory() as folder:
         data = peer_data.cache_folder(peer_data.INSTEVAL) / "insteval.csv"
-        command = ["Rscript", "-e", LME4_SCRIPT, "--args", str(data), folder]
+        script = Path(folder) / "lme4.R"
+        script.write_text(LME4_SCRIPT)
+        command = ["Rscript", str(script), str(data), folder]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             return "lme4, cited", cited, LME4_CITED_CPU, {}

@@ -135,5 +135,5 @@ def in_child(file: str, task: str, environment: Mapping[str, str] | None = None)
 def print_table(title: str, rows: Sequence[Mapping[str, object]]) -> None:
     """Print a title and the rows beneath it, numbers to four digits."""
     print(f"\n{title}")
-    texts = pd.DataFrame(list(rows)).map(lambda x: f"{x:,.4g}" if isinstance(x, float) else str(x))
-    print(texts.to_string(index=False))
+    table = pd.DataFrame(list(rows)).astype(object).fillna("")
+    print(table.map(lambda x: f"{x:,.4g}" if isinstance(x, float) else str(x)).to_string(index=False))
