@@ -100,7 +100,7 @@ class Design:
 
     def for_glum(self) -> Any:
         """Return the tabmat matrix, of two columns at least: glum 3.4 cannot start from one given coefficient."""
-        import tabmat  # type: ignore[import-untyped]
+        import tabmat
 
         missing = max(0, 2 - self.shape[1])
         if self.dense is not None:

@@ -197,7 +197,16 @@ class LinearDescent:
                 self._line = line
                 return
         self._line, self.iterations = minimise(
-            self._family, self._taught, self._statistics, labels, weights, rest, penalty, self._line, 10 * tolerance
+            self._family,
+            self._taught,
+            self._statistics,
+            labels,
+            weights,
+            rest,
+            penalty,
+            self._line,
+            curvature,
+            10 * tolerance / float(np.sqrt(curvature)),
         )
 
     def _penalty(self, curvature: float) -> Penalty:
@@ -248,7 +257,9 @@ class LinearDescent:
                 if self._family.code != GAUSSIAN or not (ratio or self._bounded) or glum.n_iter_ == 0:
                     break
         line = line[: 1 + width]
-        line[1:] = np.clip(line[1:], self._lower, self._upper)  # undoing its scaling may leave the box by a rounding
+        for edge in (self._lower, self._upper):  # undoing glum's scaling leaves a bound by a rounding
+            line[1:] = np.where(np.isclose(line[1:], edge, rtol=1e-12, atol=0.0), edge, line[1:])
+        line[1:] = np.clip(line[1:], self._lower, self._upper)
         return line if np.isfinite(line).all() else None
 
 

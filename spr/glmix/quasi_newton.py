@@ -42,21 +42,25 @@ def minimise(
     rest: Floats,
     penalty: Penalty,
     line: Floats,
+    curvature: float,
     tolerance: float,
 ) -> tuple[Floats, int]:
     """Minimise the penalised loss from `line`, the intercept before the coefficients.
 
-    The search is over standardised columns (none is made: the rows stay sparse), a coefficient under l1 as the
-    difference of two that are not negative.
+    The search is over centred columns (none is made: the rows stay sparse) in units of their curvature, a
+    coefficient under l1 as the difference of two that are not negative.
 
     Parameters
     ----------
     family, design, statistics, labels, weights, rest
         The rows that teach, `rest` their offset.
     penalty : Penalty
+        Its l2 > 0 wherever a column is constant.
     line : float64 array of d + 1
+    curvature : float
+        The loss's second derivative, a mean over the rows; gives the units of the search.
     tolerance : float
-        Of the gradient by standardised column, per unit of weight.
+        Of the gradient per unit of weight, in these units.
 
     Returns
     -------
@@ -65,7 +69,7 @@ def minimise(
     from scipy.optimize import minimize
 
     total, width = float(weights.sum()), design.shape[1]
-    unit = np.where(statistics.sd > 0, statistics.sd, 1.0)
+    root, unit = np.sqrt(curvature), np.sqrt(curvature * statistics.sd**2 + penalty.l2 / total)
     mean, split = statistics.mean, bool(penalty.l1.any())
     l1, l2 = penalty.l1 / unit, penalty.l2 / unit**2
     lower, upper = penalty.lower * unit, penalty.upper * unit
@@ -84,7 +88,7 @@ def minimise(
     def objective(point: Floats) -> tuple[float, Floats]:
         scaled = joined(point)
         coefficients = scaled / unit
-        margins = rest + design.dot(coefficients) + (point[0] - mean @ coefficients)
+        margins = rest + design.dot(coefficients) + (point[0] / root - mean @ coefficients)
         slope, _ = family.derivatives(labels, margins, weights)
         value = family.mean_loss(labels, margins, weights) + 0.5 * float(l2 @ scaled**2) / total
         inner = ((design.transposed_dot(slope) - slope.sum() * mean) / unit + l2 * scaled) / total
@@ -92,11 +96,11 @@ def minimise(
         if split:
             value += float(l1 @ (point[1 : 1 + width] + point[1 + width :])) / total
             gradient = [inner + l1 / total, l1 / total - inner]
-        return value, np.concatenate([[slope.sum() / total], *gradient])
+        return value, np.concatenate([[slope.sum() / (root * total)], *gradient])
 
     found: Any = cast("Any", minimize)(
         objective,
-        np.concatenate([[line[0] + mean @ line[1:]], *parts]),
+        np.concatenate([[root * (line[0] + mean @ line[1:])], *parts]),
         jac=True,
         method="L-BFGS-B",
         bounds=np.concatenate([[(-np.inf, np.inf)], *(np.column_stack(limit) for limit in limits)]),
@@ -104,4 +108,4 @@ def minimise(
     )
     # a division may leave the box by a rounding
     coefficients = np.clip(joined(found.x) / unit, penalty.lower, penalty.upper)
-    return np.concatenate([[found.x[0] - mean @ coefficients], coefficients]), int(found.nit)
+    return np.concatenate([[found.x[0] / root - mean @ coefficients], coefficients]), int(found.nit)
