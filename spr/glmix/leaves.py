@@ -231,7 +231,9 @@ class LeafEncoding:
             roots.append(place)
             parts.append(_cut(tree, max_depth, place))
             place += parts[-1]["leaf"].size
-        whole = {name: np.concatenate([part[name] for part in parts]).astype(kind) for name, kind in _ARRAYS.items()}
+        whole: dict[str, Any] = {
+            name: np.concatenate([part[name] for part in parts]).astype(kind) for name, kind in _ARRAYS.items()
+        }
         return cls(trees.features, np.array(roots, dtype=np.int32), **whole)
 
     @property
@@ -310,7 +312,8 @@ class LeafEncoding:
             if name not in described:
                 raise InvalidModelInput(f"leaves: {name_unknown('field', name, described)} Save the part again.")
         try:
-            arrays = {name: np.array(described[name]).astype(kind, casting="unsafe") for name, kind in _ARRAYS.items()}
+            with np.errstate(over="ignore"):  # what overflows is infinite, and refused as such
+                arrays: dict[str, Any] = {name: np.array(described[name], dtype=kind) for name, kind in _ARRAYS.items()}
             roots = np.array(described["roots"], dtype=np.int32)
             return cls(tuple(map(str, described["features"])), roots, **arrays)
         except (TypeError, ValueError, OverflowError) as problem:
