@@ -33,7 +33,10 @@ def areas(peer_data: ModuleType) -> dict[str, np.ndarray]:
     columns = [*PEOPLE, "year", *genres]
     effects = [RandomEffect("user", "user_id", [*genres, "year"]), RandomEffect("movie", "movie_id", PEOPLE)]
     found: dict[str, np.ndarray] = {}
-    for name, fixed in {"linear": Linear(columns), "trees": Trees(columns, learning_rate=0.05, subsample=0.8, min_child_weight=5.0)}.items():
+    for name, fixed in {
+        "linear": Linear(columns),
+        "trees": Trees(columns, learning_rate=0.05, subsample=0.8, min_child_weight=5.0),
+    }.items():
         table = []
         for seed in SEEDS:
             train = np.random.default_rng(seed).random(len(rows)) < 0.8
