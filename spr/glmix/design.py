@@ -98,6 +98,14 @@ class Design:
         sd = np.where(low == high, 0.0, np.sqrt(square / total))
         return ColumnStatistics(mean, sd, np.maximum(np.abs(low), np.abs(high)))
 
+    def divided(self, unit: Floats) -> Design:
+        """Return the rows with each column divided by its `unit`."""
+        if self.dense is not None:
+            return _wrapped(dense=np.divide(self.dense, unit, out=np.empty_like(self.dense)))
+        sparse = self.sparse.copy()
+        sparse.data /= np.repeat(unit, np.diff(sparse.indptr))
+        return _wrapped(sparse=sparse)
+
     def for_glum(self) -> Any:
         """Return the tabmat matrix, of two columns at least: glum 3.4 cannot start from one given coefficient."""
         import tabmat

@@ -97,6 +97,7 @@ class LinearDescent:
         self._weights = self._positive = np.zeros(0)
         self._used = np.zeros(0, dtype=bool)
         self._matrix: Any = None
+        self._unit = np.ones(len(self._names))  # of the columns of the matrix
         self.margin = self._design.dot(self._line[1:]) + self._line[0]
         self.iterations = 0
 
@@ -162,11 +163,19 @@ class LinearDescent:
         if self._taught is not None and np.array_equal(weights, self._weights):
             return
         self._weights, used = weights.copy(), weights > 0
-        if self._taught is None or not np.array_equal(used, self._used):
+        moved = self._taught is None or not np.array_equal(used, self._used)
+        if self._taught is None or moved:
             self._used, self._taught = used, self._design.take(used)
-            self._matrix = None if len(self._names) > _MOST_COLUMNS else self._taught.for_glum()
         self._positive = weights[used]
         self._statistics = self._taught.statistics(self._positive)
+        if len(self._names) > _MOST_COLUMNS:
+            return
+        if self._bounded:
+            # glum 3.4 holds the start, in standard deviations, against the bounds, in raw units: make these the same
+            self._unit = np.where(self._statistics.sd > 0, self._statistics.sd, 1.0)
+            self._matrix = self._taught.divided(self._unit).for_glum()
+        elif moved:
+            self._matrix = self._taught.for_glum()
 
     def _has_no_slope(self, labels: Floats) -> bool:
         """Tell whether only the intercept can be learnt: constant columns, or labels without a finite optimum."""
@@ -226,19 +235,19 @@ class LinearDescent:
         """Return the line that glum finds; None where its Hessian or its numbers fail."""
         from glum import GeneralizedLinearRegressor
 
-        total, width = float(weights.sum()), len(self._names)
+        total, width, unit = float(weights.sum()), len(self._names), self._unit
         filler = np.zeros(self._matrix.shape[1] - width)  # see Design.for_glum
         ratio = 0.5 if self._spec.l1 > 0 else 0.0
-        line = np.concatenate([self._line, filler])
+        line = np.concatenate([self._line[:1], self._line[1:] * unit, filler])
         self.iterations = 0
         glum = GeneralizedLinearRegressor(
             family="normal" if self._family.code == GAUSSIAN else self._family.name,
             alpha=1.0,  # glum averages the loss over rows, we sum it
             l1_ratio=ratio,
-            P1=np.concatenate([penalty.l1, filler]) / (total * ratio) if ratio else None,
-            P2=np.concatenate([penalty.l2, filler + total]) / (total * (1.0 - ratio)),
-            lower_bounds=np.concatenate([self._lower, filler - np.inf]) if self._bounded else None,
-            upper_bounds=np.concatenate([self._upper, filler + np.inf]) if self._bounded else None,
+            P1=np.concatenate([penalty.l1 / unit, filler]) / (total * ratio) if ratio else None,
+            P2=np.concatenate([penalty.l2 / unit**2, filler + total]) / (total * (1.0 - ratio)),
+            lower_bounds=np.concatenate([self._lower * unit, filler - np.inf]) if self._bounded else None,
+            upper_bounds=np.concatenate([self._upper * unit, filler + np.inf]) if self._bounded else None,
             gradient_tol=tolerance,
             max_iter=_MOST_ITERATIONS,
             check_input=False,
@@ -251,12 +260,14 @@ class LinearDescent:
                     glum.set_params(start_params=line).fit(self._matrix, labels, sample_weight=weights, offset=rest)
                 except (np.linalg.LinAlgError, ValueError):
                     return None
-                line = np.concatenate([[glum.intercept_], glum.coef_])
+                before, line = line, np.concatenate([[glum.intercept_], glum.coef_])
                 self.iterations += int(glum.n_iter_)
                 # glum gives a gaussian family one pass, over the columns that looked active at its start
                 if self._family.code != GAUSSIAN or not (ratio or self._bounded) or glum.n_iter_ == 0:
                     break
-        line = line[: 1 + width]
+                if np.allclose(line[1:], before[1:], rtol=1e-9, atol=0.0):
+                    break
+        line = np.concatenate([line[:1], line[1 : 1 + width] / unit])
         for edge in (self._lower, self._upper):  # undoing glum's scaling leaves a bound by a rounding
             line[1:] = np.where(np.isclose(line[1:], edge, rtol=1e-12, atol=0.0), edge, line[1:])
         line[1:] = np.clip(line[1:], self._lower, self._upper)

@@ -43,6 +43,8 @@ def _problem(family: str, n: int = 600, seed: int = 0) -> dict[str, Any]:
 def _fit(spec: Linear, family: str, problem: dict[str, Any], names: list[str] = NAMES) -> FittedLinear:
     descent = LinearDescent(spec, names, problem["rows"], Family.named(family), 0.0)
     descent.advance(problem["labels"], problem["weights"], problem["rest"])
+    descent.advance(problem["labels"], problem["weights"], problem["rest"])  # from there, nothing moves
+    assert descent.iterations <= 3
     fitted = descent.fitted()
     np.testing.assert_allclose(descent.margin, fitted.margin(problem["rows"]), rtol=1e-9, atol=1e-9)
     return fitted
