@@ -49,8 +49,9 @@ class Trees:
     out_of_fold : int, default 0
         Number of folds (2 or more) over groups. The random effects are then fitted at margins of trees that saw no
         row of the group in question: trees that see columns constant within an entity memorise it, and leave the
-        random effects nothing. The trees that are served learn from all rows. Boosting costs about `out_of_fold`
-        times as much.
+        random effects nothing. The trees that are served learn from all rows, and what they did memorise of an
+        entity is then counted twice: where held-out groups stop the boosting early, this gains variance estimates
+        and coefficients, not a lower loss. Boosting costs about `out_of_fold` times as much.
     n_threads : int, default 1
     seed : int, default 0
 

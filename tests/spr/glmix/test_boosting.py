@@ -195,7 +195,7 @@ def test_out_of_fold_margins_leave_the_effects_their_variance() -> None:
 
     truth = spread(rows[:, 1].astype(float))
     assert truth > 0.8
-    assert spread(descent.margin) < 0.25 * truth
+    assert spread(descent.margin) < 0.4 * truth
     assert spread(descent.margin_for_effects) > 0.7 * truth
 
 

@@ -111,12 +111,20 @@ def test_from_dict_names_what_is_missing(rows: np.ndarray) -> None:
         LeafEncoding.from_dict(described)
 
 
-def test_rules_describe_each_leaf(rows: np.ndarray) -> None:
-    leaves = _learn(rows, n_trees=1)
-    rules = leaves.rules()
+def test_rules_describe_the_rows_of_each_leaf(rows: np.ndarray) -> None:
+    leaves = _learn(rows)
+    rules, matrix = leaves.rules(), leaves.matrix(rows)
     assert tuple(rules) == leaves.names
-    assert all(" & " in rule for rule in rules.values())
-    assert any("?" in rule for rule in rules.values())
+    limits = leaves.threshold.tolist()
+    for place, rule in enumerate(rules.values()):
+        inside = np.ones(len(rows), dtype=bool)
+        for part in rule.split(" & "):
+            name, sign, limit, *missing = part.split(" ")
+            column = rows[:, "abc".index(name)]
+            exact = np.float32(min(limits, key=lambda value: abs(value - float(limit))))
+            holds = column < exact if sign == "<" else column >= exact
+            inside &= holds | (np.isnan(column) & (missing == ["?"]))
+        np.testing.assert_array_equal(inside, matrix[:, place] == 1)
 
 
 def test_bad_numbers_and_shapes_are_refused(trees: FittedTrees, rows: np.ndarray) -> None:
