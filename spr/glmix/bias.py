@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _SALT = 0x51A7  # apart from the hold-outs
 _LARGEST_LOG_MEAN = 15.0
+_SWEEPS = 3
 _MOST = np.log(4.0)  # a correction beyond it rests on too few data to be believed
 
 
@@ -73,7 +74,7 @@ def learn_from_simulation(
         effect.coefficients[:] = 0.0
         effect.margins[:] = 0.0
         effect.labels = labels[effect.order]
-    for _ in range(sweeps):
+    for _ in range(min(sweeps, _SWEEPS)):  # they begin at the truth
         for effect in effects:
             effect.step(family, total, found, 1.0, learn=True)
     out = []

@@ -97,7 +97,7 @@ class Descent:
     ----------
     family : Family
     labels, weights, offset : float64 arrays of n
-        All rows; rows of a validation set have weights too.
+        All rows; rows of a validation set have weights too. `offset` becomes the total margin, in place.
     fixed : FixedDescent or None
     effects : sequence of EffectDescent
     hold_out : HoldOut
@@ -155,7 +155,8 @@ class Descent:
         self._taught, self._groups, self._progress = taught, groups, progress
         self._sweeps, self._tolerance, self._order, self._locked = sweeps, tolerance, order, locked
         self._fixed_margin = np.zeros(labels.size) if fixed is None else fixed.margin_for_effects
-        self.total = offset + self._fixed_margin
+        self.total = offset  # nobody else has it: moved in place
+        self.total += self._fixed_margin
         for effect in effects:
             self.total[effect.order] += effect.margins
         self._stage, self._sweep = "search", 0
@@ -255,7 +256,8 @@ class Descent:
                 effect.correct(self._log_bias[effect.spec.name])
 
     def _begin(self, stage: str, teaching: NDArray[np.bool_]) -> None:
-        self._stage, self._active = stage, np.where(teaching, self.weights, 0.0)
+        self._stage = stage
+        self._active = self.weights if teaching.all() else np.where(teaching, self.weights, 0.0)
         spread = 1.0
         if self.family.code == GAUSSIAN:
             spread = max(self._residual_square(0.0), 1e-12)

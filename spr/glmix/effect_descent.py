@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-# prior variances start far from where they end; three steps in the first sweep bring them near
-_FIRST_STEPS = 3
+# prior variances start far from where they end; two steps in the first sweep bring them near
+_FIRST_STEPS = 2
 _START_SHARE = 0.25
 HELD_AT_ZERO = 1e30  # a penalty: infinity times 0 would be NaN
 

@@ -93,13 +93,23 @@ def _two_losses(
     sums: Floats,
 ) -> None:
     taught = taught_weight = judged = judged_weight = 0.0
+    product, factors = 1.0, 0  # of 1 + exp(-|margin|), at most 2 each: one logarithm for many
     for row in range(first, last):
         if active[row] > 0.0:
-            taught += active[row] * loss_at(family, labels[row], margins[row])
+            if family == BINOMIAL and active[row] == 1.0:
+                taught += max(margins[row], 0.0) - labels[row] * margins[row]
+                product *= 1.0 + math.exp(-abs(margins[row]))
+                factors += 1
+                if factors == 256:
+                    taught += math.log(product)
+                    product, factors = 1.0, 0
+            else:
+                taught += active[row] * loss_at(family, labels[row], margins[row])
             taught_weight += active[row]
         elif held[row]:
             judged += weights[row] * loss_at(family, labels[row], margins[row])
             judged_weight += weights[row]
+    taught += math.log(product)
     sums[0], sums[1], sums[2], sums[3] = taught, taught_weight, judged, judged_weight
 
 

@@ -98,7 +98,7 @@ class LinearDescent:
         self._used = np.zeros(0, dtype=bool)
         self._matrix: Any = None
         self._unit = np.ones(len(self._names))  # of the columns of the matrix
-        self.margin = self._design.dot(self._line[1:]) + self._line[0]
+        self.margin: Floats = self._design.dot(self._line[1:]) + self._line[0]
         self.iterations = 0
 
     def advance(self, labels: Floats, weights: Floats, rest: Floats) -> str:
@@ -125,7 +125,8 @@ class LinearDescent:
     @property
     def margin_for_effects(self) -> Floats:
         """What random effects are fitted at: the margin."""
-        return self.margin
+        margin: Floats = self.margin
+        return margin
 
     @property
     def names(self) -> tuple[str, ...]:
