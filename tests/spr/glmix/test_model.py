@@ -71,7 +71,8 @@ def test_load_gives_the_model_that_was_saved(fitted: GLMixClassifier, tmp_path: 
 @pytest.mark.parametrize("family", ["gaussian", "poisson"])
 def test_load_keeps_variances_and_family(variance: Any, family: Any, tmp_path: Path) -> None:
     frame, y = _table(800)
-    model = GLMixRegressor(Linear(["x"]), EFFECTS, family, variance=variance).fit(frame, y).model_
+    effects = [RandomEffect("member", "user", COLUMNS, l2=1.0), RandomEffect("item", "item", l2=2.0)]
+    model = GLMixRegressor(Linear(["x"]), effects, family, variance=variance).fit(frame, y).model_
     model.save(tmp_path)
     loaded = MixedModel.load(tmp_path)
     assert (loaded.family, loaded.dispersion) == (model.family, model.dispersion)
@@ -325,7 +326,7 @@ def test_ablation_is_what_refits_by_hand_reach() -> None:
     by_hand["random intercepts only"] = refit.decision_function(frame[late], offset=fixed[late])
     ones = np.ones(int(late.sum()))
     for name, margins in by_hand.items():
-        assert losses[name] == pytest.approx(Family.named("binomial").mean_loss(y[late], margins, ones), rel=0.003), name
+        assert losses[name] == pytest.approx(Family.named("binomial").mean_loss(y[late], margins, ones), rel=0.01), name
     shares = model.ablation_["share_of_lift"]
     lift = losses["without random effects"] - losses["all coordinates"]
     assert lift > 0.05
