@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from spr.glmix.families import Family
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 COLUMNS = ["x", "kind"]
 FIXED = {"trees": Trees(COLUMNS, n_rounds=16, max_depth=3), "linear": Linear(COLUMNS), "none": None}

@@ -83,7 +83,7 @@ def test_fit_refuses_a_viewer_in_two_segments() -> None:
 def test_fit_refuses_an_unknown_parent() -> None:
     frame, margin, _ = _nested(0, 10, 60)
     orphan = RandomEffect("viewer", "viewer", parent="segmnt")
-    with pytest.raises(InvalidModelInput, match="unknown parent 'segmnt' in random effect 'viewer'.*'segment'"):
+    with pytest.raises(InvalidModelInput, match=r"unknown parent 'segmnt' in random effect 'viewer'.*'segment'"):
         GLMixRegressor(Linear(["x"]), [SEGMENT, orphan]).fit(frame, margin)
     with pytest.raises(InvalidModelInput, match="its own parent"):
         RandomEffect("viewer", "viewer", parent="viewer")
@@ -105,7 +105,7 @@ def test_linear_beside_random_effects_is_generalised_least_squares() -> None:
     variance, residual = model.prior_variance_["member"], model.residual_variance_
     prior = np.diag([variance["x"], variance["intercept"]])
     left, right = np.zeros((3, 3)), np.zeros(3)
-    for _, rows in frame.groupby("member").indices.items():
+    for rows in frame.groupby("member").indices.values():
         x = frame["x"].to_numpy()[rows]
         design = np.column_stack([frame["age"].to_numpy()[rows], x, np.ones(len(rows))])
         random = design[:, 1:]

@@ -49,7 +49,7 @@ def test_intervals_cover_the_truth(family: str, base: float) -> None:
 
 @pytest.fixture(scope="module", params=["binomial", "gaussian"])
 def uneven(request: pytest.FixtureRequest) -> Any:
-    """Entities of 2, 8, 32 and 128 rows, 60 of each; x has a mean of 1.5, so that slope and intercept are correlated."""
+    """Entities of 2, 8, 32 and 128 rows, 60 of each; x has a mean of 1.5, so slope and intercept are correlated."""
     rng = np.random.default_rng(3)
     key = np.repeat(np.arange(240), np.tile(SIZES, 60))
     x = 1.5 + rng.normal(size=key.size)
