@@ -71,9 +71,9 @@ def test_fit_recovers_prior_variances(family: str, rows: int, tolerance: float) 
     assert _ratios(family, 2000, rows, 2) == pytest.approx(1.0, rel=tolerance)
 
 
-@pytest.mark.parametrize("family", ["binomial", "poisson"])
-def test_simulation_takes_bias_off_learnt_variances(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    corrected = _ratios(family, 2000, 5, 4)
+@pytest.mark.parametrize(("family", "n_keys"), [("binomial", 20_000), ("poisson", 2000)])
+def test_simulation_takes_bias_off_learnt_variances(family: str, n_keys: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    corrected = _ratios(family, n_keys, 5, 2)
     found: list[list[Floats]] = []
 
     def nothing(_family: Any, effects: Any, *_: Any) -> list[Floats]:
@@ -81,9 +81,9 @@ def test_simulation_takes_bias_off_learnt_variances(family: str, monkeypatch: py
         return found[-1]
 
     monkeypatch.setattr(descent, "learn_from_simulation", nothing)
-    alone = _ratios(family, 2000, 5, 4)
-    assert len(found) == 4
-    assert np.abs(np.log(corrected)).mean() < np.abs(np.log(alone)).mean()
+    alone = _ratios(family, n_keys, 5, 2)
+    assert len(found) == 2
+    assert np.abs(np.log(corrected)).mean() < 0.75 * np.abs(np.log(alone)).mean()
     assert (corrected > alone).all()  # 0/1 labels and counts bias variances low
 
 
