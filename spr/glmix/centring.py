@@ -50,7 +50,7 @@ class Centring:
             taken = {place for place, _ in self._shared}
             for place in range(len(fixed.names)):
                 constant, values = values_within(rows, place, effect.order, effect.starts)
-                if constant and place not in taken and np.ptp(values) > 0:
+                if constant and place not in taken and len(values) and np.ptp(values) > 0:
                     within.append((place, values))
         self._places = [place for place, _ in within]
         self._values = np.column_stack([values for _, values in within]) if within else np.zeros((len(effect.keys), 0))

@@ -271,7 +271,7 @@ class Coefficients:
             )
         except InvalidModelInput:
             raise
-        except (OSError, ValueError, KeyError, TypeError) as problem:
+        except (OSError, EOFError, ValueError, KeyError, TypeError) as problem:
             raise InvalidModelInput(f"coefficients in {directory} cannot be read: {problem}") from problem
 
 

@@ -352,7 +352,7 @@ class EffectDescent:
         if wrong.size:
             raise InvalidModelInput(
                 f"random effect {self.spec.name!r} is not nested in {parent.spec.name!r}: "
-                f"{self.keys[self.codes[known][wrong[0]]]!r} stands under two values of {parent.spec.key!r}. "
+                f"{self.keys.tolist()[self.codes[known][wrong[0]]]!r} stands under two values of {parent.spec.key!r}. "
                 "Leave parent out: effects whose keys cross simply add up."
             )
         return out

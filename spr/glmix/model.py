@@ -181,7 +181,8 @@ class MixedModel:
         unseen = float(self.margins(row)[UNSEEN].iloc[0])
         if unseen:
             lines.append((UNSEEN, "correction", 1.0, unseen, unseen))
-        return pd.DataFrame(lines, columns=["coordinate", "feature", "value", "coefficient", "contribution"])
+        table = pd.DataFrame(lines, columns=["coordinate", "feature", "value", "coefficient", "contribution"])
+        return table.astype(dict.fromkeys(table.columns[2:], float))  # a table without lines too
 
     def to_tables(self) -> dict[str, pd.DataFrame]:
         """Return each random effect as a table for a key-value store: key, and one packed float32 value an entity.
@@ -272,7 +273,7 @@ class MixedModel:
             ]
             leaves = None if described["leaves"] is None else LeafEncoding.from_dict(described["leaves"])
             intercept, slope = described["unseen_correction"]
-            return cls(
+            model = cls(
                 family=Family.named(described["family"]),
                 fixed=None if kind is None else kind.load(directory / FIXED),
                 encoding=None if described["encoding"] is None else Encoding.from_dict(described["encoding"]),
@@ -286,7 +287,26 @@ class MixedModel:
         except InvalidModelInput:
             raise
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as problem:
-            raise InvalidModelInput(f"the model in {directory} cannot be read: {problem!r}") from problem
+            what = f"{type(problem).__name__}: {problem}"  # repr() would leave out the file's name
+            raise InvalidModelInput(f"the model in {directory} cannot be read: {what}") from problem
+        model._check_parts(described["effects"])
+        return model
+
+    def _check_parts(self, listed: list[str]) -> None:
+        """Raise InvalidModelInput where the parts, read one by one, are not those of one model."""
+        if list(self.effects) != listed:
+            raise InvalidModelInput(f"model.json lists the random effects {listed}; found: {list(self.effects)}.")
+        if (self.fixed is None) != (self.encoding is None) or (
+            self.fixed is not None and self.encoding is not None and self.encoding.names != self.fixed.features
+        ):
+            raise InvalidModelInput("model.json: the encoding does not give the columns of the fixed effect.")
+        for name, effect in self.effects.items():
+            if name not in self.encodings or self.encodings[name].names != effect.features:
+                raise InvalidModelInput(f"model.json: encodings do not give the columns of random effect {name!r}.")
+            if set(self.prior_variance.get(name, ())) != set(effect.columns):
+                raise InvalidModelInput(f"model.json: prior_variance is not of the columns of random effect {name!r}.")
+        if not np.isfinite([*self.unseen_correction, self.dispersion]).all():
+            raise InvalidModelInput("model.json: unseen_correction and dispersion must be finite.")
 
     @cached_property
     def names(self) -> tuple[str, ...]:
