@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -11,22 +10,16 @@ import pandas as pd
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 
 from spr.errors import InvalidModelInput, NotFitted, name_unknown
-from spr.glmix.boosting import TreesDescent
 from spr.glmix.centring import Centring
+from spr.glmix.coordinates import encode_fixed, grow_leaves, remember, start_effects, start_fixed
 from spr.glmix.descent import Descent
-from spr.glmix.effect_descent import EffectDescent
-from spr.glmix.encoding import Encoding, check_columns, read_keys
 from spr.glmix.families import GAUSSIAN, Family
-from spr.glmix.fixed import FittedLinear, FittedTrees, Linear, Trees
-from spr.glmix.holdout import HoldOut, salted_hashes, split, split_by_validation
-from spr.glmix.leaves import LeafEncoding
+from spr.glmix.judges import hash_groups, hash_rows, hold_out_rows
 from spr.glmix.linear import LinearDescent
-from spr.glmix.locked import LockedFixed
 from spr.glmix.model import FIXED, MixedModel, join_leaves
+from spr.glmix.parameters import check_coordinates, check_parameters
 from spr.glmix.random_effects import LEAVES
-from spr.glmix.row_kernels import fold_rows
 from spr.glmix.rows import downsample, finite_vector, gather_rows
-from spr.glmix.sparse import fold_features
 from spr.glmix.summary import ablation_table, describe
 from spr.glmix.warm import note_cold_cache
 
@@ -34,10 +27,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from numpy.typing import ArrayLike, NDArray
-    from scipy.sparse import csc_matrix
 
     from spr.glmix.coefficients import Coefficients
-    from spr.glmix.descent import FixedDescent, SweepRecord
+    from spr.glmix.descent import SweepRecord
+    from spr.glmix.encoding import Encoding
+    from spr.glmix.fixed import FittedLinear, FittedTrees, Linear, Trees
+    from spr.glmix.leaves import LeafEncoding
     from spr.glmix.random_effects import RandomEffect
 
     Floats = NDArray[np.float64]
@@ -124,9 +119,9 @@ class _GLMix(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn has no t
         """
         note_cold_cache()
         family = self._family()
-        self._check_parameters()
+        check_parameters(self)
         origin = start.model_ if isinstance(start, _GLMix) else start
-        order = self._check_coordinates(origin, locked, forgetting)
+        order = check_coordinates(self, origin, locked, forgetting)
         frame, labels, weights, offsets, taught = gather_rows(X, y, sample_weight, offset, validation)
         family.check_labels(labels)
         n_given = int(taught.sum())
@@ -140,40 +135,27 @@ class _GLMix(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn has no t
             groups = None if groups is None else np.asarray(groups)[kept[:n_given]]
         n_taught = int(taught.sum())
 
-        encoding, rows = self._encode_fixed(frame, n_taught, origin, locked)
-        specs, leaves = list(self.random_effects), None if origin is None else origin.leaves
-        if any(spec.features == LEAVES for spec in specs):
+        encoding, rows = encode_fixed(self, frame, n_taught, origin, locked)
+        leaves = None if origin is None else origin.leaves
+        if any(spec.features == LEAVES for spec in self.random_effects):
             teaching = np.where(taught, weights, 0.0)
-            leaves = leaves or self._grow_leaves(frame, encoding, labels, teaching, offsets, family)
+            leaves = leaves or grow_leaves(frame, encoding, labels, teaching, offsets, family, self.seed)
             frame = join_leaves(frame, leaves, encoding)  # type: ignore[arg-type]  # the leaves were grown over it
-            trees = tuple(f"tree{tree}" for tree in range(leaves.n_trees))
-            specs = [replace(spec, features=trees) if spec.features == LEAVES else spec for spec in specs]
-        effects = [
-            EffectDescent(
-                spec,
-                frame,
-                n_taught,
-                self.n_threads,
-                None if origin is None else origin.effects.get(spec.name),
-                None if origin is None else origin.encodings.get(spec.name),
-            )
-            for spec in specs
-        ]
+        effects = start_effects(self, frame, n_taught, leaves, origin)
         chooses = (self.fixed is not None and FIXED not in locked) or any(
             effect.spec.l2 is None and effect.spec.name not in locked for effect in effects
         )
         rows_hash = group_hash = np.zeros(len(frame), dtype=np.uint64)
         if chooses or validation is not None or any(effect.spec.max_rows is not None for effect in effects):
-            rows_hash = self._hash_rows(rows, effects, offsets)
-            group_hash = self._hash_groups(groups, effects, rows_hash, n_taught)
+            rows_hash = hash_rows(rows, effects, offsets, self.seed)
+            group_hash = hash_groups(groups, effects, rows_hash, n_taught, self.seed)
         for effect in effects:
             effect.bound(np.where(taught, weights, 0.0), rows_hash)
-            if forgetting is not None and origin is not None and effect.spec.name in origin.effects:
-                prior = origin.prior_variance[effect.spec.name]
-                effect.remember(forgetting, np.array([prior[column] for column in effect.columns]))
-        hold_out = self._hold_out(frame, group_hash, rows_hash, weights > 0, taught, chooses=chooses)
-        fixed = self._start_fixed(
-            family, encoding, rows, rows_hash, group_hash, labels, weights, offsets, hold_out, origin, locked
+        if forgetting is not None and origin is not None:
+            remember(effects, origin, forgetting)
+        hold_out = hold_out_rows(frame, group_hash, rows_hash, weights > 0, taught, self.time, chooses=chooses)
+        fixed = start_fixed(
+            self, family, encoding, rows, rows_hash, group_hash, labels, weights, offsets, hold_out, origin, locked
         )
         descent = Descent(
             family,
@@ -205,69 +187,6 @@ class _GLMix(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn has no t
         self.held_out_groups_[kept[:n_given]] = hold_out.groups[:n_taught]
         self.n_features_in_ = X.shape[1]
         return self
-
-    def _encode_fixed(
-        self, frame: pd.DataFrame, n_taught: int, origin: MixedModel | None, locked: Sequence[str]
-    ) -> tuple[Encoding | None, NDArray[np.float32] | csc_matrix]:
-        encoding = None if origin is None else origin.encoding
-        if encoding is None and self.fixed is not None:
-            encoding = Encoding.learn(frame.iloc[:n_taught], self._fixed_columns(frame), "the fixed effect")
-        if encoding is None or (self.fixed is None and FIXED not in locked):
-            return None, np.zeros((len(frame), 0), dtype=np.float32)
-        linear = isinstance(self.fixed, Linear) or isinstance(origin.fixed if origin else None, FittedLinear)
-        return encoding, encoding.fixed_rows(frame, linear=linear)
-
-    def _grow_leaves(
-        self,
-        frame: pd.DataFrame,
-        encoding: Encoding | None,
-        labels: Floats,
-        weights: Floats,
-        offsets: Floats,
-        family: Family,
-    ) -> LeafEncoding:
-        if encoding is None:
-            raise InvalidModelInput("features='leaves' needs a fixed effect: the trees are grown over its columns.")
-        rows = encoding.matrix(frame, "the trees of features='leaves'")
-        return LeafEncoding.learn(rows, labels, weights, encoding.names, family, offset=offsets, seed=self.seed)
-
-    def _start_fixed(
-        self,
-        family: Family,
-        encoding: Encoding | None,
-        rows: NDArray[np.float32] | csc_matrix,
-        rows_hash: NDArray[np.uint64],
-        group_hash: NDArray[np.uint64],
-        labels: Floats,
-        weights: Floats,
-        offsets: Floats,
-        hold_out: HoldOut,
-        origin: MixedModel | None,
-        locked: Sequence[str],
-    ) -> FixedDescent | None:
-        if FIXED in locked and origin is not None and origin.fixed is not None:
-            return LockedFixed(origin.fixed, rows)
-        if self.fixed is None or encoding is None:
-            return None
-        learning = np.where(hold_out.training, weights, 0.0)
-        intercept = family.intercept(labels, learning, offsets)
-        begun = None if origin is None else origin.fixed
-        if isinstance(self.fixed, Linear):
-            started = begun if isinstance(begun, FittedLinear) else None
-            return LinearDescent(self.fixed, encoding.names, rows, family, intercept, started)
-        watch = np.where(hold_out.groups, weights, 0.0)
-        return TreesDescent(
-            self.fixed,
-            encoding,
-            np.asarray(rows),
-            rows_hash,
-            watch,
-            intercept,
-            family,
-            self.sweeps,
-            groups=group_hash,
-            start=begun if isinstance(begun, FittedTrees) else None,
-        )
 
     def _keep(
         self,
@@ -411,135 +330,6 @@ class _GLMix(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn has no t
         if not hasattr(self, "model_"):
             raise NotFitted(f"{type(self).__name__}: call fit first.")
         return self.model_
-
-    def _check_parameters(self) -> None:
-        for name in ("sweeps", "n_threads"):
-            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
-                raise InvalidModelInput(f"{name} is {getattr(self, name)!r}; allowed: integers >= 1.")
-        for name, low, high in (("negative_share", 0.0, 1.0), ("tolerance", 0.0, 1.0)):
-            if not low < getattr(self, name) <= high:
-                raise InvalidModelInput(f"{name} is {getattr(self, name)!r}; allowed: above {low:g}, at most {high:g}.")
-        if self.variance not in (None, "diagonal", "full"):
-            raise InvalidModelInput(name_unknown("variance", str(self.variance), ["diagonal", "full"]))
-        if not isinstance(self.fixed, Trees | Linear | None):
-            raise InvalidModelInput(f"fixed is a {type(self.fixed).__name__}; allowed: Trees, Linear or None.")
-        if self.fixed is None and not self.random_effects:
-            raise InvalidModelInput("neither a fixed effect nor a random effect is asked for; give one.")
-        names = [effect.name for effect in self.random_effects]
-        for position, name in enumerate(names):
-            if name in names[:position]:
-                raise InvalidModelInput(f"two random effects are called {name!r}; margins need a name each.")
-        for effect in self.random_effects:
-            if effect.parent is not None and effect.parent not in names:
-                raise InvalidModelInput(name_unknown("parent", effect.parent, names, f"random effect {effect.name!r}"))
-
-    def _check_coordinates(
-        self, origin: MixedModel | None, locked: Sequence[str], forgetting: float | None
-    ) -> list[str]:
-        """Return the coordinates in update order, having checked what `start`, `locked` and `forgetting` name."""
-        names = [FIXED, *(effect.name for effect in self.random_effects)]
-        order = list(self.update_order) if self.update_order is not None else names
-        wanted = names if self.fixed is not None else names[1:]
-        for name in order:
-            if name not in names:
-                raise InvalidModelInput(name_unknown("coordinate", name, names, "update_order"))
-        if sorted(set(order) | {FIXED}) != sorted(names) or len(set(order)) != len(order) or set(wanted) - set(order):
-            raise InvalidModelInput(f"update_order is {order}; it must name each of {wanted} once.")
-        for name in locked:
-            if origin is None:
-                raise InvalidModelInput(f"locked names {name!r}, but there is no start to take it from.")
-            if name not in origin.names:
-                raise InvalidModelInput(
-                    f"the coefficients of locked coordinate {name!r} are missing from start; it has: "
-                    f"{', '.join(origin.names)}."
-                )
-            if name not in names:
-                raise InvalidModelInput(name_unknown("locked coordinate", name, names))
-        if forgetting is not None:
-            if origin is None:
-                raise InvalidModelInput("forgetting is given, but there is no start whose posterior could be kept.")
-            if not 0.0 < forgetting <= 1.0:
-                raise InvalidModelInput(f"forgetting is {forgetting!r}; allowed: above 0, at most 1.")
-        return order
-
-    def _fixed_columns(self, frame: pd.DataFrame) -> list[str]:
-        assert self.fixed is not None  # noqa: S101 - for mypy: the caller has looked
-        if self.fixed.features is not None:
-            return list(self.fixed.features)
-        taken = {effect.key for effect in self.random_effects} | {self.time}
-        found = [
-            str(column)
-            for column in frame.columns
-            if column not in taken
-            and (pd.api.types.is_numeric_dtype(frame[column]) or pd.api.types.is_bool_dtype(frame[column]))
-        ]
-        if not found:
-            raise InvalidModelInput("Trees(features=None) found no numeric column that is neither key nor time.")
-        return found
-
-    def _hash_rows(
-        self, rows: NDArray[np.float32] | csc_matrix, effects: Sequence[EffectDescent], offset: Floats
-    ) -> NDArray[np.uint64]:
-        """Hash what is known of each row: its keys, features and offset; never label, weight or place."""
-        hashes = np.full(len(offset), self.seed, dtype=np.uint64)
-        for effect in effects:
-            known = salted_hashes(effect.keys, self.seed)
-            position = np.flatnonzero(effect.codes >= 0)
-            hashes[position] ^= known[effect.codes[position]]
-            fold_rows(hashes, effect.rows.view(np.uint32), effect.order)
-        fold_features(hashes, rows)
-        fold_features(hashes, offset.astype(np.float32)[:, None])
-        return hashes
-
-    def _hash_groups(
-        self,
-        groups: ArrayLike | None,
-        effects: Sequence[EffectDescent],
-        rows_hash: NDArray[np.uint64],
-        n_taught: int,
-    ) -> NDArray[np.uint64]:
-        """Hash each row's group; a row without one is a group of its own."""
-        out = rows_hash.copy()
-        if groups is not None:
-            column = pd.Series(np.asarray(groups), name="groups")
-            if len(column) != n_taught:
-                raise InvalidModelInput(f"groups: {len(column)} values for {n_taught} rows of X.")
-            known = column.notna().to_numpy()
-            place = np.flatnonzero(known)
-            out[place] = salted_hashes(read_keys(column[known], "groups"), self.seed)
-            if not effects:
-                return out
-        if effects:
-            first = effects[0]
-            place = np.flatnonzero(first.codes >= 0)
-            if groups is not None:  # validation rows have no group but their key
-                place = place[place >= n_taught]
-            out[place] = salted_hashes(first.keys, self.seed)[first.codes[place]]
-        return out
-
-    def _hold_out(
-        self,
-        frame: pd.DataFrame,
-        group_hash: NDArray[np.uint64],
-        rows_hash: NDArray[np.uint64],
-        weighted: NDArray[np.bool_],
-        taught: NDArray[np.bool_],
-        *,
-        chooses: bool,
-    ) -> HoldOut:
-        nothing = np.zeros(len(frame), dtype=bool)
-        if not chooses:
-            chosen = HoldOut(taught, nothing, nothing, "no hold-out: there is nothing to choose")
-            return chosen if taught.all() else split_by_validation(group_hash, ~taught, chosen)
-        order: NDArray[np.generic] = rows_hash
-        if self.time is not None:
-            check_columns(frame, [self.time], "time column", "the estimator")
-            column = frame[self.time]
-            if column.isna().any():
-                raise InvalidModelInput(f"time column {self.time!r}: {int(column.isna().sum())} rows are null.")
-            order = pd.factorize(column, sort=True)[0]
-        chosen = split(group_hash, order, weighted & taught)
-        return chosen if taught.all() else split_by_validation(group_hash, ~taught, chosen)
 
 
 class GLMixClassifier(ClassifierMixin, _GLMix):  # type: ignore[misc]  # scikit-learn has no types

@@ -12,6 +12,7 @@ from sklearn.base import clone
 from spr.errors import InvalidModelInput, name_unknown
 from spr.glmix.estimator import GLMixClassifier, GLMixRegressor
 from spr.glmix.fixed import Linear, Trees
+from spr.glmix.parameters import check_parameters
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -135,7 +136,7 @@ def read_space(
             )
         searched[name] = _read_choices(name, asked) if isinstance(asked, list) else _read_range(name, asked, types)
         for value in searched[name].ends:
-            with_settings(model, {name: value})._check_parameters()
+            check_parameters(with_settings(model, {name: value}))
     return searched
 
 
