@@ -10,7 +10,12 @@ from pathlib import Path
 import pytest
 
 README = Path(__file__).parents[1] / "README.md"
-BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL)
+PAGES = [README, README.parent / "spr" / "glmix" / "README.md"]
+BLOCKS = [
+    block
+    for page in PAGES
+    for block in re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+]
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=range(len(BLOCKS)))
@@ -23,7 +28,8 @@ def test_readme_python_runs(block: str, tmp_path: Path) -> None:
 
 def test_readme_make_targets_exist() -> None:
     makefile = (README.parent / "Makefile").read_text(encoding="utf-8")
-    for target in set(re.findall(r"\bmake ([a-z-]+)", README.read_text(encoding="utf-8"))):
+    text = "".join(page.read_text(encoding="utf-8") for page in PAGES)
+    for target in set(re.findall(r"\bmake ([a-z-]+)", text)):
         assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target
 
 
