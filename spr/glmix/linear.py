@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import threading
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,7 @@ _LEAST_RIDGE = 1e-6  # as a share of the curvature: keeps collinear columns and 
 _MOST_COLUMNS = 2048  # glum holds a Hessian of all pairs of columns
 _MOST_ITERATIONS = 50
 _MOST_RESTARTS = 10
+_QUIET = threading.Lock()
 
 
 class LinearDescent:
@@ -254,7 +256,8 @@ class LinearDescent:
             check_input=False,
             force_all_finite=False,
         )
-        with warnings.catch_warnings():
+        # the filters of warnings are one for all threads, which would undo each other's
+        with _QUIET, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # at most "not converged": the next sweep goes on from there
             for _ in range(_MOST_RESTARTS):
                 try:
