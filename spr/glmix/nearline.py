@@ -184,7 +184,7 @@ class NearlineUpdater:
         if row is None:
             return None
         spread = self._base.covariance[row] if self._base.covariance is not None else self._base.variance[row, :, None]  # type: ignore[index]
-        return self._base.matrix[row].astype(np.float64), np.maximum(spread.astype(np.float64), 0.0)
+        return self._base.matrix[row].astype(np.float64), spread.astype(np.float64)
 
     def _solve(
         self,

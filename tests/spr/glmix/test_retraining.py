@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -151,6 +149,20 @@ def test_nearline_batches_end_near_the_batch_fit(family: str) -> None:
     assert np.sqrt((gap**2).mean()) < 0.15 * np.sqrt((moved**2).mean())
 
 
+def test_nearline_gaussian_batches_are_the_batch_fit_itself() -> None:
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"key": rng.integers(0, 20, 2000), "x": rng.normal(size=2000) + 1.0})  # correlated with 1
+    y = 0.5 * frame["x"].to_numpy() + rng.normal(size=20)[frame["key"]] + rng.normal(size=2000)
+    effect = [RandomEffect("member", "key", ["x"], l2=1.5)]
+    first = GLMixRegressor(None, effect, variance="full", sweeps=3).fit(frame[:1000], y[:1000])
+    batch = GLMixRegressor(None, effect, variance="full", sweeps=3).fit(frame, y).coefficients("member")
+    updater = NearlineUpdater(first, "member")
+    for start in range(1000, 2000, 25):
+        updater.update(frame[start : start + 25], y[start : start + 25])
+    ended = updater.updated_model().effects["member"].table()
+    np.testing.assert_allclose(ended, batch, atol=2e-4)  # least squares: the recursion is exact up to float32
+
+
 def test_nearline_moves_only_whom_it_touches_and_knows_new_members() -> None:
     frame, y = _table()
     model = GLMixClassifier(Linear(["x"]), EFFECTS, variance="full").fit(frame, y)
@@ -165,16 +177,6 @@ def test_nearline_moves_only_whom_it_touches_and_knows_new_members() -> None:
     assert (after.loc["u03"] != before.loc["u03"]).any()
     assert touched.variance is not None
     assert touched.variance[0].sum() > touched.variance[1].sum()  # a new member is known less well
-
-
-def test_nearline_update_takes_milliseconds() -> None:
-    frame, y = _table()
-    updater = NearlineUpdater(GLMixClassifier(Linear(["x"]), EFFECTS, variance="full").fit(frame, y), "member")
-    updater.update(frame[:20], y[:20])
-    started = time.process_time()
-    for first in range(0, 400, 20):
-        updater.update(frame[first : first + 20], y[first : first + 20])
-    assert time.process_time() - started < 20.0  # a hang is a fault; the figure itself is in tests/benchmarks
 
 
 def test_nearline_refuses_what_it_cannot_update() -> None:
