@@ -357,7 +357,7 @@ class Descent:
         return rows, self.labels[rows], self.weights[rows]
 
     def _shrink_what_harms(self) -> None:
-        """Shrink an effect tenfold, in the first sweep, as long as held-out rows are clearly worse off with it."""
+        """Shrink an effect tenfold, in the first sweep, as long as held-out rows are worse off with it."""
         rows, labels, weights = self._held_rows()
         for effect in self.effects:
             for _ in range(4):
@@ -365,7 +365,7 @@ class Descent:
                     break
                 without = weights * self.family.losses(labels, (self.total - effect.margin())[rows])
                 with_it = weights * self.family.losses(labels, self.total[rows])
-                if not is_better(without, with_it, effect.codes[rows], 2.0):
+                if not is_better(without, with_it, effect.codes[rows], 0.0):
                     break
                 effect.variance = effect.variance / 10
                 for _ in range(_STEPS_PER_SCALE):
@@ -385,7 +385,7 @@ class Descent:
                     effect.step(self.family, self.total, self._spreads[:0], self.dispersion, learn=False)
                 return weights * self.family.losses(labels, self.total[rows])
 
-            scale = chosen_scale(losses_at, without, effect.codes[rows], float(effect.information.max()))
+            scale = chosen_scale(losses_at, without, effect.codes[rows], known=effect.known)
             if scale > 0:
                 losses_at(scale)
                 self._record(effect.spec.name, f"scale {scale:g}", "choice")

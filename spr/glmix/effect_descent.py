@@ -283,6 +283,15 @@ class EffectDescent:
         told = self.variance > 100 * self.smallest_variance
         self.variance_moved = float(np.abs(np.log(self.variance / before))[told].max(initial=0.0))
 
+    @property
+    def known(self) -> bool:
+        """Whether a variance is two standard errors from 0, or the data of few entities have any weight.
+
+        The variance of a log variance is 2 / information. Information is at most the number of entities: of few of
+        them a twentieth of that is asked, a root mean square shrinkage of about 0.2.
+        """
+        return bool(self.information.max(initial=0.0) >= min(8.0, 0.05 * self.seen.sum()))
+
     def correct(self, log_bias: Floats) -> None:
         """Take a bias off the learnt variances."""
         self.variance = np.clip(self.variance * np.exp(-log_bias), *self._bounds)

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 # what held-out rows may prefer to 1; conditional posteriors bias empirical Bayes low, hence the larger half
 SCALES = (0.25, 0.5, 1.0, 1.5, 2.0, 3.0)
 _SMALLEST_SHARE, _LARGEST_SHARE = 1e-6, 25.0
-_TWO_ERRORS = 8.0  # the variance of a log variance is 2 / information
 _LONGEST_STEP = float(np.log(10.0))
 _CORRECTION_SD = np.array([0.5, 0.25])  # of the unseen intercept and slope around (0, 1)
 
@@ -98,12 +97,12 @@ def updated_variance(variance: Floats, squares: Floats, shares: Floats, coupling
 
 
 def chosen_scale(
-    losses_at: Callable[[float], Floats], without: Floats, entities: NDArray[np.int64], information: float
+    losses_at: Callable[[float], Floats], without: Floats, entities: NDArray[np.int64], *, known: bool
 ) -> float:
     """Choose the scale of an effect's prior variances by its held-out losses, climbing from 1 along `SCALES`.
 
-    Held-out rows are few, the rows behind the estimate are not. Where the estimate itself is two standard errors from
-    0, the effect must beat its absence by one standard error of the difference (Breiman et al. 1984), else by three.
+    Held-out rows are few, the rows behind the estimate are not. Where the estimate itself is far from 0 (`known`), the
+    effect must beat its absence by one standard error of the difference (Breiman et al. 1984), else by three.
     A scale above 1 must beat 1 by two. One below 1 is safe: where the effect itself is in doubt (less than two errors)
     it need only be better, else it must beat 1 by one.
 
@@ -115,9 +114,8 @@ def chosen_scale(
         The same without the effect.
     entities : int64 array of n
         The entity of each row, -1 = none: rows of an entity gain or lose together, so the error is over entities.
-    information : float
-        What the rows that teach say of the best-known log variance: twice its squared distance from 0 in standard
-        errors.
+    known : bool
+        Whether the rows that teach leave no doubt that the variance is above 0.
 
     Returns
     -------
@@ -128,9 +126,9 @@ def chosen_scale(
     --------
     >>> entities = np.arange(100) % 20
     >>> noise = np.random.default_rng(0).normal(size=100)
-    >>> chosen_scale(lambda scale: (scale - 2.2) ** 2 + noise, 9.0 + noise, entities, 100.0)
+    >>> chosen_scale(lambda scale: (scale - 2.2) ** 2 + noise, 9.0 + noise, entities, known=True)
     2.0
-    >>> chosen_scale(lambda scale: 1.0 + noise, np.ones(100), entities, 100.0)
+    >>> chosen_scale(lambda scale: 1.0 + noise, np.ones(100), entities, known=True)
     0.0
     """
     start = SCALES.index(1.0)
@@ -148,7 +146,7 @@ def chosen_scale(
     errors = 2.0 if place > start else 0.0 if doubtful else 1.0
     if place != start and not is_better(best, losses, entities, errors):
         place, best = start, losses
-    needed = 1.0 if information >= _TWO_ERRORS else 3.0
+    needed = 1.0 if known else 3.0
     return SCALES[place] if is_better(best, without, entities, needed) else 0.0
 
 

@@ -58,6 +58,13 @@ def test_chosen_scale_prefers_the_estimate_where_another_scale_is_only_luckier()
     entities = np.arange(60)
     noise = np.random.default_rng(0).normal(size=60) * 3
     assert (
-        chosen_scale(lambda s: 1.0 + (s == 1.5) * (noise - noise.mean() - 0.01), np.full(60, 9.0), entities, 100.0)
+        chosen_scale(lambda s: 1.0 + (s == 1.5) * (noise - noise.mean() - 0.01), np.full(60, 9.0), entities, known=True)
         == 1.0
     )
+
+
+def test_chosen_scale_asks_more_of_an_effect_whose_variance_is_hardly_known() -> None:
+    entities = np.arange(100)
+    gain = np.random.default_rng(0).normal(0.2, 1.0, size=100)  # two standard errors of its mean
+    assert chosen_scale(lambda _: -gain, np.zeros(100), entities, known=True) == 1.0
+    assert chosen_scale(lambda _: -gain, np.zeros(100), entities, known=False) == 0.0

@@ -141,6 +141,22 @@ def test_random_effects_do_no_harm_without_signal(seed: int, fixed: Linear | Tre
         assert (model.coefficients("member") == 0).all(axis=None)
 
 
+def test_effects_that_harm_are_shrunk_in_the_first_sweep() -> None:
+    shrunk = 0
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        names, key = [f"f{i}" for i in range(30)], np.repeat(np.arange(400), 6)
+        frame = pd.DataFrame(rng.normal(size=(key.size, 30)), columns=names).assign(key=key)
+        y = (rng.random(key.size) < 0.3).astype(float)
+        model = GLMixClassifier(Linear(["f0"]), [RandomEffect("member", "key", names)]).fit(frame, y)
+        decisions = model.history_[["decision", "sweep"]]
+        assert "dropped: no gain on held-out rows" in set(decisions["decision"])
+        first = decisions[decisions["decision"].str.startswith("shrunk tenfold")]
+        assert (first["sweep"] == 1).all()
+        shrunk += len(first) > 0
+    assert shrunk >= 2
+
+
 def test_random_effects_lower_the_loss_where_there_is_signal() -> None:
     frame, truth = _mixed(6, 400, 20)
     y = _labels("binomial", truth)
