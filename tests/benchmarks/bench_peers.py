@@ -24,7 +24,7 @@ import peer_data
 from peer_scipy import PeerEffect, fit_by_coordinates
 from sklearn.metrics import roc_auc_score
 
-from spr.glmix import GLMixClassifier, GLMixRegressor, Linear, RandomEffect, Trees
+from spr.glmix import GLMixClassifier, GLMixRegressor, Linear, RandomEffect
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -65,12 +65,15 @@ def movielens() -> None:
     effects = [RandomEffect("user", "user_id", [*genres, "year"]), RandomEffect("movie", "movie_id", PEOPLE)]
     masks = [np.random.default_rng(seed).random(len(rows)) < 0.8 for seed in SEEDS]
     table: list[dict[str, object]] = []
-    for name, fixed in {"Linear": Linear(columns), "Trees": Trees(columns)}.items():
+    for name, fixed in {"Linear": Linear(columns), "Trees": peer_data.movielens_trees(columns)}.items():
         GLMixClassifier(fixed, effects).fit(rows[:3000], labels[:3000])  # compiles what there is to compile
         found = []
         for seed, train in zip(SEEDS, masks, strict=True):
-            model = GLMixClassifier(fixed, effects, seed=seed)
-            cpu, _ = m.cpu_and_result(lambda model=model, train=train: model.fit(rows[train], labels[train]))
+            cpu, model = m.cpu_and_result(
+                lambda train=train, seed=seed, fixed=fixed: peer_data.fit_movielens(
+                    fixed, effects, rows[train], labels[train], seed
+                )
+            )
             parts = model.margins(rows[~train])
             steps = [parts["fixed"], parts["fixed"] + parts["user"], parts.sum(axis=1)]
             found.append([*(roc_auc_score(labels[~train], step) for step in steps), cpu])

@@ -18,10 +18,14 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
+
+if TYPE_CHECKING:
+    from spr.glmix import GLMixClassifier, Linear, RandomEffect, Trees
 
 
 @dataclass(frozen=True)
@@ -163,6 +167,31 @@ def _csv(pickled: bytes) -> bytes:
 
 def _is(sha256: str, content: bytes) -> bool:
     return hashlib.sha256(content).hexdigest() == sha256
+
+
+def movielens_trees(columns: list[str]) -> Trees:
+    """Return the trees of the MovieLens protocol."""
+    from spr.glmix import Trees
+
+    return Trees(columns, learning_rate=0.05, subsample=0.8, min_child_weight=5.0)
+
+
+def fit_movielens(
+    fixed: Linear | Trees, effects: list[RandomEffect], rows: pd.DataFrame, liked: pd.Series, seed: int
+) -> GLMixClassifier:
+    """Fit; trees a second time on all rows, with the rounds and the shrinkage that held-out rows chose.
+
+    A linear effect learns from all rows in the end anyway, trees do not: that would cost their rounds once more.
+    """
+    from spr.glmix import GLMixClassifier, Trees
+
+    model = GLMixClassifier(fixed, effects, seed=seed).fit(rows, liked)
+    if not isinstance(fixed, Trees):
+        return model
+    chosen = replace(fixed, n_rounds=model.fixed_.n_rounds)
+    shrunk = [replace(effect, l2=model.learnt_l2(effect.name)) for effect in effects]
+    one_group = [0] * len(rows)  # nothing is held out
+    return GLMixClassifier(chosen, shrunk, seed=seed).fit(rows, liked, groups=one_group)
 
 
 def main() -> None:
