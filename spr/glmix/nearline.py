@@ -130,36 +130,27 @@ class NearlineUpdater:
         met = np.flatnonzero(np.diff(starts) > 0)
         for place in met:
             self._moved[touched[place]] = coefficients[place], covariances[place]
-        covariance = covariances[met].astype(np.float32)
-        return Coefficients(
-            name=effect.name,
-            key=effect.key,
-            features=effect.features,
-            intercept=effect.intercept,
-            keys=np.asarray(touched[met], dtype=effect.keys.dtype),
-            matrix=coefficients[met].astype(np.float32),
-            variance=np.ascontiguousarray(np.diagonal(covariance, axis1=1, axis2=2))
-            if self._full
-            else covariance[:, :, 0],
-            covariance=covariance if self._full else None,
-        )
+        return self._tabulated(touched[met], coefficients[met], covariances[met])
 
     def updated_model(self) -> MixedModel:
         """Return the model with all that has moved in it, to score with or to save."""
         if not self._moved:
             return self._model
         keys = sorted(self._moved)
-        covariance = np.stack([self._moved[key][1] for key in keys]).astype(np.float32)
-        moved = replace(
+        moved = self._tabulated(keys, *(np.stack([self._moved[key][part] for key in keys]) for part in (0, 1)))
+        return replace(self._model, effects={**self._model.effects, self._effect: moved.over(self._base)})
+
+    def _tabulated(self, keys: Any, matrix: Floats, covariance: Floats) -> Coefficients:
+        """Return coefficients as the effect has them; `covariance` is whole (T, d, d) or a diagonal (T, d, 1)."""
+        spread = covariance.astype(np.float32)
+        diagonal = np.diagonal(spread, axis1=1, axis2=2) if self._full else spread[:, :, 0]
+        return replace(
             self._base,
             keys=np.asarray(keys, dtype=self._base.keys.dtype),
-            matrix=np.stack([self._moved[key][0] for key in keys]).astype(np.float32),
-            variance=np.ascontiguousarray(np.diagonal(covariance, axis1=1, axis2=2))
-            if self._full
-            else covariance[:, :, 0],
-            covariance=covariance if self._full else None,
+            matrix=matrix.astype(np.float32),
+            variance=np.ascontiguousarray(diagonal),
+            covariance=spread if self._full else None,
         )
-        return replace(self._model, effects={**self._model.effects, self._effect: moved.over(self._base)})
 
     def _encoded(self, frame: pd.DataFrame, order: NDArray[np.int64]) -> NDArray[np.float32]:
         where = f"random effect {self._effect!r}"
@@ -183,7 +174,9 @@ class NearlineUpdater:
         row = self._base.position(key)
         if row is None:
             return None
-        spread = self._base.covariance[row] if self._base.covariance is not None else self._base.variance[row, :, None]  # type: ignore[index]
+        whole, diagonal = self._base.covariance, self._base.variance
+        assert diagonal is not None  # noqa: S101 - for mypy: __init__ has looked
+        spread = diagonal[row, :, None] if whole is None else whole[row]
         return self._base.matrix[row].astype(np.float64), spread.astype(np.float64)
 
     def _solve(

@@ -11,16 +11,16 @@ THREADS = os.environ.setdefault("SPR_BENCH_THREADS", "1")
 for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
     os.environ[_variable] = THREADS
 
-import json  # noqa: E402
-import subprocess  # noqa: E402
-import sys  # noqa: E402
-import time  # noqa: E402
-from dataclasses import dataclass  # noqa: E402
-from itertools import pairwise  # noqa: E402
-from typing import TYPE_CHECKING, Any  # noqa: E402
+import json  # noqa: E402 - after the threads are set
+import subprocess  # noqa: E402 - after the threads are set
+import sys  # noqa: E402 - after the threads are set
+import time  # noqa: E402 - after the threads are set
+from dataclasses import dataclass  # noqa: E402 - after the threads are set
+from itertools import pairwise  # noqa: E402 - after the threads are set
+from typing import TYPE_CHECKING, Any  # noqa: E402 - after the threads are set
 
-import numpy as np  # noqa: E402
-import pandas as pd  # noqa: E402
+import numpy as np  # noqa: E402 - after the threads are set
+import pandas as pd  # noqa: E402 - after the threads are set
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
