@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import warnings
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from sklearn.base import BaseEstimator
+from sklearn.exceptions import NotFittedError
 
 from calibration.errors import CalibrationError
+from calibration.families import ResponseFamily
 from calibration.response import fit_curve
 from calibration.rows import CalibrationRows
 
@@ -17,24 +20,39 @@ if TYPE_CHECKING:
     from calibration.curve import ResponseCurve
 
 
+class NotFitted(CalibrationError, NotFittedError):  # type: ignore[misc]  # scikit-learn has no types
+    """A calibrator that was asked before it was fitted."""
+
+
 class QuantileResponseCalibrator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
     """Expected response of a raw score, monotone, learnt from logged responses.
 
     Parameters
     ----------
-    method : {"auto", "loglinear", "shrunken", "isotonic"}
-        ``"loglinear"``: a smooth curve, log-odds as a non-negative sum of increasing transforms.
-        ``"shrunken"``: that curve, corrected by the data where it misfits beyond noise. ``"isotonic"``:
-        centred isotonic regression of the quantile bins. ``"auto"``: the better of the last two by
-        cross-validated log loss, where isotonic must win by more than one standard error.
+    method : {"auto", "loglinear", "spline", "isotonic", "steps", "sigmoid", "beta"}
+        ``"loglinear"``: a smooth curve, the log-odds a non-negative sum of increasing transforms.
+        ``"spline"``: a monotone spline in the log-odds of the quantile, its straightness by cross-validation.
+        ``"isotonic"``: centred isotonic regression of the quantile bins; ``"steps"``: isotonic regression with
+        its own plateaus. ``"sigmoid"``: log-odds linear in the score (Platt). ``"beta"``: log-odds linear in
+        log s and log(1 - s), for scores in [0, 1]. ``"auto"``: the best of these by cross-validated log loss,
+        where a bolder one must win by more than one standard error; the bins of a smooth one are then shrunken
+        towards it by empirical Bayes, so that data correct it where it misfits beyond noise.
     transforms : {"rank", "all"}
-        ``"rank"``: the smooth curve sees the score's quantile only. Then every method gives the same answers
-        to a strictly increasing distortion of the ranker, refitted on the same rows: exactly, on new scores
-        too (the curve is a step function over the quantile bins). ``"all"``: the smooth curve also sees the
-        score's own scale, and is joined by straight lines; a little more accurate where the response is
-        smooth in the score, but a distortion of the ranker then moves the answers by a few per cent.
+        ``"rank"``: ``"loglinear"`` sees the score's quantile only, and ``"auto"`` considers rank curves only.
+        Then a strictly increasing distortion of the ranker, refitted on the same rows, gets the same answers:
+        exactly, on new scores too (the curve is a step function over the quantile bins). ``"all"``: they also
+        see the score's own scale, and are joined by straight lines; about as accurate, smoother, but a
+        distortion of the ranker then moves the answers by a few per cent. ``"sigmoid"`` and ``"beta"`` see the
+        scale in any case.
+    response : {"binary", "count", "continuous"}
+        What the ranker's label is: 0 or 1 (or a share in between), a number of events >= 0, any number. The
+        curve is then fitted as a Bernoulli, Poisson or Gaussian model with its canonical link, and expected
+        responses are inside (0, 1), above 0, or anywhere.
+    negative_sampling_rate : float
+        The share of rows without a response that was kept in the log, in (0, 1]; the answers are corrected for
+        it. Binary responses only.
     n_bins : int
-        At most so many equal-mass quantile bins; rows are summed into them before anything is fitted.
+        At most so many quantile bins; rows are summed into them before anything is fitted.
 
     Attributes
     ----------
@@ -48,7 +66,7 @@ class QuantileResponseCalibrator(BaseEstimator):  # type: ignore[misc]  # scikit
     Weights are frequency weights: a row of weight 2 counts as the row twice. Weights of another meaning
     should be scaled to mean 1 first. With ``examination`` the response rate is modelled as
     examination * expected_response (the position-based model), so the answer holds at the reference
-    position; see ``calibration.loglinear.binned_log_loss`` for the loss.
+    position; see ``calibration.families.ResponseFamily`` for the loss.
 
     References
     ----------
@@ -67,9 +85,18 @@ class QuantileResponseCalibrator(BaseEstimator):  # type: ignore[misc]  # scikit
     curve_: ResponseCurve
     n_dropped_: int
 
-    def __init__(self, method: str = "auto", transforms: str = "rank", n_bins: int = 1000) -> None:
+    def __init__(
+        self,
+        method: str = "auto",
+        transforms: str = "rank",
+        response: str = "binary",
+        negative_sampling_rate: float = 1.0,
+        n_bins: int = 1000,
+    ) -> None:
         self.method = method
         self.transforms = transforms
+        self.response = response
+        self.negative_sampling_rate = negative_sampling_rate
         self.n_bins = n_bins
 
     def fit(
@@ -83,10 +110,10 @@ class QuantileResponseCalibrator(BaseEstimator):  # type: ignore[misc]  # scikit
 
         Parameters
         ----------
-        raw_score : float[n]
+        raw_score : float[n] or float[n, 1]
             The ranker's own scale; NaN = not scorable, the row is dropped.
         response : float[n]
-            In [0, 1]; usually 0 or 1.
+            Inside the response family's range; usually 0 or 1.
         sample_weight : float[n], optional
             Frequency weights >= 0; default 1.
         examination : float[n], optional
@@ -100,11 +127,32 @@ class QuantileResponseCalibrator(BaseEstimator):  # type: ignore[misc]  # scikit
         Raises
         ------
         CalibrationError
-            A value out of range (with its row), unequal lengths, no row left, an unknown method.
+            A value out of range (with its row), unequal lengths, no row left, or an unknown parameter.
+
+        Warns
+        -----
+        CalibrationWarning
+            Rows that a curve can be fitted on but hardly relied upon, for instance without any response; see
+            ``curve_.warnings``.
         """
-        rows = CalibrationRows.checked(raw_score, response, sample_weight, examination)
-        self.curve_ = fit_curve(rows, method=self.method, transforms=self.transforms, n_bins=self.n_bins)
+        rows = CalibrationRows.checked(
+            _one_dimensional(raw_score),
+            response,
+            sample_weight,
+            examination,
+            family=ResponseFamily.named(self.response),
+        )
+        self.curve_ = fit_curve(
+            rows,
+            method=self.method,
+            transforms=self.transforms,
+            response=self.response,
+            n_bins=self.n_bins,
+            negative_sampling_rate=self.negative_sampling_rate,
+        )
         self.n_dropped_ = rows.n_dropped
+        for warning in self.curve_.warnings:
+            warnings.warn(warning, stacklevel=2)
         return self
 
     def predict(self, raw_score: ArrayLike) -> NDArray[np.float64]:
@@ -113,18 +161,31 @@ class QuantileResponseCalibrator(BaseEstimator):  # type: ignore[misc]  # scikit
         Parameters
         ----------
         raw_score : float[...]
-            NaN = not scorable.
+            NaN = not scorable. One column, as a pipeline hands it over, is taken as float[n].
 
         Returns
         -------
         float64[...]
-            Same shape, non-decreasing in the raw score, inside (0, 1), NaN where the raw score is.
+            Same shape, non-decreasing in the raw score, inside the family's range, NaN where the raw score is.
 
         Raises
         ------
-        CalibrationError
-            Before ``fit``.
+        NotFitted
+            Before ``fit``; a CalibrationError and scikit-learn's NotFittedError.
         """
         if not hasattr(self, "curve_"):
-            raise CalibrationError("this calibrator is not fitted; call fit(raw_score, response) first")
-        return self.curve_.predict(np.asarray(raw_score, dtype=np.float64))
+            raise NotFitted("this calibrator is not fitted; call fit(raw_score, response) first")
+        return self.curve_.predict(_one_dimensional(raw_score))
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.one_d_array, tags.input_tags.two_d_array = True, False
+        tags.input_tags.allow_nan = True
+        tags.target_tags.required = True
+        return tags
+
+
+def _one_dimensional(raw_score: ArrayLike) -> NDArray[np.float64]:
+    # a pipeline hands one column over as float[n, 1]
+    scores = np.asarray(raw_score)
+    return np.asarray(scores[:, 0] if scores.ndim == 2 and scores.shape[1] == 1 else scores, dtype=np.float64)

@@ -3,36 +3,46 @@
 from __future__ import annotations
 
 import difflib
-import hashlib
-import json
 import logging
-from dataclasses import dataclass, replace
-from functools import cached_property
-from pathlib import Path
+from dataclasses import dataclass, field, replace
+from functools import cached_property, reduce
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from calibration.curve import ResponseCurve
+from calibration.binned import BinnedResponses
 from calibration.errors import CalibrationError, UnknownCalibrator
-from calibration.examination import PositionExamination
-from calibration.impressions import RankerKey, learning_rows, numbers, require_columns, rows_by_ranker
-from calibration.quantiles import sum_by_group
-from calibration.response import fit_curve, fit_values
+from calibration.impressions import (
+    RankerKey,
+    checked_rows,
+    learnable_rows,
+    numbers,
+    require_columns,
+    rows_by_ranker,
+    segment_names,
+)
+from calibration.lookup import CurveLookup
+from calibration.segments import answer_by_segment, by_segment, segment_curves
+from calibration.set_file import content_hash, read_set, write_set
+from calibration.settings import CalibrationSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
-    from calibration.rows import CalibrationRows
+    from calibration.curve import ResponseCurve
+    from calibration.examination import PositionExamination
+    from calibration.sketch import QuantileSketch
+
+    Ranker = tuple[str, str]
+    Segment = tuple[str, str, str]
 
 _log = logging.getLogger(__name__)
 
-FILE_NAME = "calibrators.json"
-SCHEMA = 1
 POSITIVES_TO_CROSS_FIT = 500
 
 
@@ -44,16 +54,17 @@ class CalibratorSet:
     ----------
     curves : mapping of (entity_type, ranker_version) to ResponseCurve
         At least one.
-    method : str
-        As asked for at fit, see ``QuantileResponseCalibrator``; ``refitted`` uses it again.
-    transforms : str
-        Likewise.
+    settings : CalibrationSettings
+        What they were fitted with; ``refitted`` uses it again.
     examination : PositionExamination, optional
         The position correction of the fit; None = no correction.
+    segments : mapping of (entity_type, ranker_version, segment) to ResponseCurve
+        Curves of segments, of rankers that are in ``curves``.
 
     Notes
     -----
-    Iterating gives the keys; ``len``, ``in`` and ``[]`` work as on a mapping.
+    Iterating gives the rankers; ``len``, ``in`` and ``[]`` work as on a mapping of these. ``[]`` also takes
+    (entity_type, ranker_version, segment) and answers with the ranker's own curve for a segment without one.
 
     Examples
     --------
@@ -73,17 +84,19 @@ class CalibratorSet:
     array([0.3, 0.7])
     """
 
-    curves: Mapping[RankerKey, ResponseCurve]
-    method: str = "auto"
-    transforms: str = "rank"
+    curves: Mapping[Ranker, ResponseCurve]
+    settings: CalibrationSettings = field(default_factory=CalibrationSettings)
     examination: PositionExamination | None = None
+    segments: Mapping[Segment, ResponseCurve] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.curves:
             raise CalibrationError("a calibrator set needs at least one curve")
-        object.__setattr__(self, "curves", MappingProxyType(dict(sorted(self.curves.items()))))
-
-    # ---------------------------------------------------------------- fit
+        homeless = [key for key in self.segments if key[:2] not in self.curves]
+        if homeless:
+            raise CalibrationError(f"segment {homeless[0]!r} has no curve of its ranker {homeless[0][:2]!r}")
+        for name in ("curves", "segments"):
+            object.__setattr__(self, name, MappingProxyType(dict(sorted(getattr(self, name).items()))))
 
     @classmethod
     def fit(
@@ -92,6 +105,9 @@ class CalibratorSet:
         *,
         method: str = "auto",
         transforms: str = "rank",
+        response: Mapping[str, str] | None = None,
+        negative_sampling_rate: Mapping[str, float] | None = None,
+        segment: str | None = None,
         examination: PositionExamination | None = None,
         minimum_rows: int = 50,
         progress: Callable[[int, int], None] | None = None,
@@ -101,18 +117,25 @@ class CalibratorSet:
         Parameters
         ----------
         impressions : DataFrame
-            Columns entity_type, ranker_version, raw_score (null = not scorable: ignored), response in
-            [0, 1] (null = its window is still open: ignored); position where there is an examination;
-            policy, optional: where it is there, only rows of the "random" policy are used.
+            Columns entity_type, ranker_version, raw_score (null = not scorable: ignored), response (null = its
+            window is still open: ignored); position where there is an examination; policy, optional: where it
+            is there, only rows of the "random" policy are used.
         method, transforms : str
             As in ``QuantileResponseCalibrator``.
+        response : mapping of entity type to {"binary", "count", "continuous"}, optional
+            What a type's responses are; default, and for types not named: binary.
+        negative_sampling_rate : mapping of entity type to float, optional
+            The share of a type's rows without a response that the log kept; default 1.
+        segment : str, optional
+            A column, for instance how active the viewer is: each of its values also gets a curve per ranker,
+            partially pooled to the ranker's own. Rows with a null there teach the ranker's own curve only.
         examination : PositionExamination, optional
             Expected responses are then those at the top position. Default: no correction.
         minimum_rows : int
             A ranker with fewer usable rows gets no curve: it stays unknown, a warning
             is logged, and ``prior`` is its fallback.
         progress : callable, optional
-            Called as progress(done, total) after each curve.
+            Called as progress(done, total) after each ranker.
 
         Returns
         -------
@@ -123,7 +146,8 @@ class CalibratorSet:
         CalibrationError
             A missing column, a value out of range (with its row number), or no ranker with enough rows.
         """
-        usable, rows = learning_rows(impressions, examination)
+        settings = CalibrationSettings(method, transforms, response or {}, negative_sampling_rate or {}, segment)
+        usable = learnable_rows(impressions)
         groups = rows_by_ranker(impressions.iloc[usable])
         for key in [key for key, index in groups.items() if index.size < minimum_rows]:
             n_usable = groups.pop(key).size
@@ -133,28 +157,80 @@ class CalibratorSet:
                 f"no ranker has {minimum_rows} usable rows (random policy, response known, raw score there) "
                 f"among {len(impressions):,} impressions; collect more rows or lower minimum_rows"
             )
-        curves: dict[RankerKey, ResponseCurve] = {}
+        curves: dict[Ranker, ResponseCurve] = {}
+        segments: dict[Segment, ResponseCurve] = {}
         for key, index in groups.items():
-            curves[key] = fit_curve(rows.take(index), method=method, transforms=transforms)
+            rows = checked_rows(impressions, usable[index], examination, settings.family(key[0]))
+            curves[key] = settings.fit_curve(key[0], rows)
+            parts = by_segment(rows, segment_names(impressions, settings.segment)[usable[index]])
+            segments |= {(*key, name): each for name, each in segment_curves(curves[key], parts).items()}
+            _log_warnings(key, curves[key])
             if progress is not None:
                 progress(len(curves), len(groups))
-        return cls(curves, method, transforms, examination)
+        return cls(curves, settings, examination, segments)
+
+    @classmethod
+    def from_sketches(
+        cls, sketches: Mapping[RankerKey, QuantileSketch], settings: CalibrationSettings | None = None
+    ) -> CalibratorSet:
+        """Fit one curve per ranker from summaries of logs that do not fit in memory.
+
+        Parameters
+        ----------
+        sketches : mapping of (entity_type, ranker_version) or (..., segment) to QuantileSketch
+            Of usable rows: random policy, response known. A ranker's segments are merged into its own curve.
+        settings : CalibrationSettings, optional
+            How to fit; sampling and examination are in the sketches' weights and exposures.
+
+        Returns
+        -------
+        CalibratorSet
+
+        Raises
+        ------
+        CalibrationError
+            No sketch, or one without rows.
+
+        Examples
+        --------
+        >>> from calibration.sketch import QuantileSketch
+        >>> rng, sketch = np.random.default_rng(0), QuantileSketch()
+        >>> for log_file in range(3):
+        ...     score = rng.normal(size=1000)
+        ...     sketch = sketch.update(score, rng.random(1000) < 1 / (1 + np.exp(2 - score)))
+        >>> calibrators = CalibratorSet.from_sketches({("people", "p1"): sketch})
+        >>> calibrators["people", "p1"].n_rows
+        3000
+        """
+        settings = settings or CalibrationSettings()
+        curves: dict[Ranker, ResponseCurve] = {}
+        segments: dict[Segment, ResponseCurve] = {}
+        for key in sorted({key[:2] for key in sketches}):
+            parts = {each[2]: sketches[each] for each in sketches if each[:2] == key and len(each) == 3}
+            whole = reduce(
+                lambda one, other: one.merge(other), (sketches[each] for each in sketches if each[:2] == key)
+            )
+            curves[key] = settings.fit_curve(key[0], whole.cells)
+            of_parts = segment_curves(curves[key], {name: sketch.cells for name, sketch in parts.items()})
+            segments |= {(*key, name): each for name, each in of_parts.items()}
+            _log_warnings(key, curves[key])
+        return cls(curves, settings, None, segments)
 
     def refitted(self, impressions: pd.DataFrame, *, entity_type: str, ranker_version: str) -> CalibratorSet:
-        """Return a set in which this one curve is fitted anew (or added); all others are the same objects.
+        """Return a set in which this one ranker is fitted anew (or added); all other curves are the same objects.
 
         Parameters
         ----------
         impressions : DataFrame
             As in ``fit``; rows of this entity type and version only are used. For a version that is not
-            live yet: its shadow scores joined to logged responses.
+            live yet: its shadow scores joined to logged responses, see ``with_shadow_scores``.
         entity_type, ranker_version : str
-            Which curve.
+            Which ranker.
 
         Returns
         -------
         CalibratorSet
-            With the same method, transforms and examination.
+            With the same settings and examination.
 
         Raises
         ------
@@ -162,17 +238,18 @@ class CalibratorSet:
             No usable row of this type and version, or rows that break the contract of ``fit``.
         """
         require_columns(impressions, ("entity_type", "ranker_version"))
+        key = (entity_type, ranker_version)
         wanted = (impressions["entity_type"] == entity_type) & (impressions["ranker_version"] == ranker_version)
-        chosen = np.flatnonzero(wanted.to_numpy(dtype=bool, na_value=False))
-        usable, rows = learning_rows(impressions.iloc[chosen], self.examination)
-        if usable.size == 0:
+        chosen = impressions[wanted.to_numpy(dtype=bool, na_value=False)]
+        if learnable_rows(chosen).size == 0:
             raise CalibrationError(
-                f"no usable row of {entity_type!r}, {ranker_version!r}: {chosen.size:,} of "
+                f"no usable row of {entity_type!r}, {ranker_version!r}: {len(chosen):,} of "
                 f"{len(impressions):,} impressions are of this type and version, and none of these is of the "
                 "random policy with its response known and a raw score"
             )
-        curve = fit_curve(rows, method=self.method, transforms=self.transforms)
-        return replace(self, curves={**self.curves, (entity_type, ranker_version): curve})
+        own = type(self).fit(chosen, **vars(self.settings), examination=self.examination, minimum_rows=1)
+        others = {each: curve for each, curve in self.segments.items() if each[:2] != key}
+        return replace(self, curves={**self.curves, **own.curves}, segments={**others, **own.segments})
 
     def cross_fitted(self, impressions: pd.DataFrame, fold: NDArray[np.intp], n_folds: int) -> NDArray[np.float64]:
         """Return expected responses that do not know the row's own fold.
@@ -208,23 +285,25 @@ class CalibratorSet:
                 f"fold must hold {len(impressions):,} numbers in 0 .. n_folds - 1, n_folds >= 2; "
                 f"found shape {fold.shape}, n_folds {n_folds}"
             )
-        usable, rows = learning_rows(impressions, self.examination)
+        usable = learnable_rows(impressions)
         learning = rows_by_ranker(impressions.iloc[usable])
-        raw_score = numbers(impressions, "raw_score")
+        raw_score, names = numbers(impressions, "raw_score"), segment_names(impressions, self.settings.segment)
         answer = np.full(len(impressions), np.nan)
         for key, index in rows_by_ranker(impressions).items():
-            curve, scores = self[key], raw_score[index]
-            answer[index] = curve.predict(scores)
-            own = learning.get(key)
-            if own is None or np.count_nonzero(rows.response[own]) < POSITIVES_TO_CROSS_FIT:
+            curve = self[key]
+            answer[index] = answer_by_segment(curve, self._of_segments(key), raw_score[index], names[index])
+            own = usable[learning.get(key, np.empty(0, dtype=np.intp))]
+            if own.size == 0:
                 continue
-            curves = _curves_without_fold(curve, rows.take(own), fold[usable[own]], n_folds, self.transforms)
-            for held_out, other_curve in enumerate(curves):
-                inside = fold[index] == held_out
-                answer[index[inside]] = other_curve.predict(scores[inside])
+            rows = checked_rows(impressions, own, self.examination, self.settings.family(key[0]))
+            if np.count_nonzero(rows.response) < POSITIVES_TO_CROSS_FIT:
+                continue
+            for held_out, binned in enumerate(BinnedResponses.without_each(rows, curve.table, fold[own], n_folds)):
+                inside, others = index[fold[index] == held_out], np.flatnonzero(fold[own] != held_out)
+                refitted = curve.with_rates_of(binned)
+                parts = segment_curves(refitted, by_segment(rows.take(others), names[own][others]))
+                answer[inside] = answer_by_segment(refitted, parts, raw_score[inside], names[inside])
         return answer
-
-    # ---------------------------------------------------------------- predict
 
     def predict(
         self, raw_score: NDArray[np.float64], ranker: NDArray[np.intp], rankers: Sequence[RankerKey]
@@ -237,8 +316,8 @@ class CalibratorSet:
             NaN = not scorable.
         ranker : int[n]
             Row i was scored by rankers[ranker[i]].
-        rankers : sequence of (entity_type, ranker_version)
-            Those of the page.
+        rankers : sequence of (entity_type, ranker_version) or (entity_type, ranker_version, segment)
+            Those of the page; a segment without a curve is answered by its ranker's own.
 
         Returns
         -------
@@ -252,18 +331,22 @@ class CalibratorSet:
         CalibrationError
             A number in ``ranker`` that is not in ``rankers``.
         """
-        answer = np.empty(raw_score.shape)
-        n_answered = 0
-        for number, key in enumerate(rankers):
-            rows = (ranker == number).nonzero()[0]
-            answer[rows] = self[key].predict(raw_score[rows])
-            n_answered += rows.size
-        if n_answered != raw_score.size:
+        if ranker.size and not (ranker.min() >= 0 and ranker.max() < len(rankers)):
+            wrong = np.count_nonzero((ranker < 0) | (ranker >= len(rankers)))
             raise CalibrationError(
-                f"ranker numbers must be in 0 .. {len(rankers) - 1}; "
-                f"{raw_score.size - n_answered} of {raw_score.size} are not"
+                f"ranker numbers must be in 0 .. {len(rankers) - 1}; {wrong} of {raw_score.size} are not"
             )
-        return answer
+        numbers, lookup = self._lookup
+        try:
+            number = [numbers[key] for key in rankers]
+        except KeyError:
+            number = [numbers[key if key in numbers else key[:2]] for key in rankers if self[key] is not None]
+        return lookup.answer(raw_score, np.array(number, dtype=np.intp)[ranker])
+
+    @cached_property
+    def _lookup(self) -> tuple[dict[RankerKey, int], CurveLookup]:
+        keys: list[RankerKey] = [*self.curves, *self.segments]
+        return {key: number for number, key in enumerate(keys)}, CurveLookup.of(self[key] for key in keys)
 
     def prior(self, entity_type: str) -> float:
         """Return the mean expected response of a type over its fitted rows, all versions together.
@@ -275,21 +358,28 @@ class CalibratorSet:
         Returns
         -------
         float
-            For callers that want a fallback for a version without a curve; ``predict`` never uses it.
-
-        Raises
-        ------
-        UnknownCalibrator
-            No version of this type has a curve.
+            For callers that want a fallback for a version without a curve; ``predict`` never uses it. For a type
+            without any curve, the pooled prior: the mean, on the link scale, of the priors of the types whose
+            responses are of the same family (of all where there is none), and a log line says so.
         """
-        versions = self.known(entity_type)
-        if not versions:
-            raise self._unknown((entity_type, "any version"))
-        curves = [self.curves[entity_type, version] for version in versions]
-        masses = [float(curve.table.weight.sum()) for curve in curves]
-        return float(np.average([curve.mean_response for curve in curves], weights=masses))
+        known = self.entity_types
+        if entity_type in known:
+            curves = [self.curves[entity_type, version] for version in self.known(entity_type)]
+            masses = [float(curve.table.weight.sum()) for curve in curves]
+            return float(np.average([curve.mean_response for curve in curves], weights=masses))
+        family = self.settings.family(entity_type)
+        alike = [each for each in known if self.settings.family(each) is family]
+        if not alike:
+            alike, family = list(known), self.settings.family(known[0])
+        etas = family.link(np.array([self.prior(each) for each in alike]))
+        pooled = float(family.mean(etas.mean(keepdims=True))[0])
+        _log.warning("%s has no calibrator: the pooled prior of %s, %.4g", entity_type, ", ".join(alike), pooled)
+        return pooled
 
-    # ---------------------------------------------------------------- mapping
+    @property
+    def entity_types(self) -> tuple[str, ...]:
+        """The entity types that have a curve, sorted."""
+        return tuple(sorted({entity_type for entity_type, _ in self.curves}))
 
     def known(self, entity_type: str) -> tuple[str, ...]:
         """Return the ranker versions of a type that have a curve, sorted.
@@ -307,36 +397,37 @@ class CalibratorSet:
 
     def __getitem__(self, key: RankerKey) -> ResponseCurve:
         try:
-            return self.curves[key]
+            if len(key) == 3 and key in self.segments:
+                return self.segments[key]
+            return self.curves[key[:2]]
         except KeyError:
             raise self._unknown(key) from None
 
     def __contains__(self, key: object) -> bool:
         return key in self.curves
 
-    def __iter__(self) -> Iterator[RankerKey]:
+    def __iter__(self) -> Iterator[Ranker]:
         return iter(self.curves)
 
     def __len__(self) -> int:
         return len(self.curves)
 
+    def _of_segments(self, key: Ranker) -> dict[str, ResponseCurve]:
+        return {each[2]: curve for each, curve in self.segments.items() if each[:2] == key}
+
     def _unknown(self, key: RankerKey) -> UnknownCalibrator:
-        entity_type, version = key
         known = [" ".join(each) for each in self.curves]
-        close = difflib.get_close_matches(f"{entity_type} {version}", known, n=1)
+        close = difflib.get_close_matches(" ".join(key[:2]), known, n=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""
         return UnknownCalibrator(
-            f"no calibrator for {entity_type!r}, {version!r}; known: {', '.join(known)}.{hint} "
+            f"no calibrator for {key[0]!r}, {key[1]!r}; known: {', '.join(known)}.{hint} "
             "Fit one with refitted(impressions, entity_type=..., ranker_version=...)"
         )
-
-    # ---------------------------------------------------------------- artefact
 
     @cached_property
     def version(self) -> str:
         """Short hash of the content: 12 hexadecimal digits. Equal content, equal version."""
-        content = json.dumps(self._content(), sort_keys=True, allow_nan=False)
-        return hashlib.sha256(content.encode()).hexdigest()[:12]
+        return content_hash(self)
 
     def save(self, path_dir: str | Path) -> None:
         """Write the set as one file, calibrators.json; floats keep every bit.
@@ -346,10 +437,7 @@ class CalibratorSet:
         path_dir : path
             A directory; made where it does not exist.
         """
-        directory = Path(path_dir)
-        directory.mkdir(parents=True, exist_ok=True)
-        content = {"schema": SCHEMA, "version": self.version, **self._content()}
-        (directory / FILE_NAME).write_text(json.dumps(content, allow_nan=False) + "\n", encoding="utf-8")
+        write_set(self, path_dir)
 
     @classmethod
     def load(cls, path_dir: str | Path) -> CalibratorSet:
@@ -369,28 +457,7 @@ class CalibratorSet:
         CalibrationError
             No file, not JSON, another schema, a curve that breaks its contract, or altered content.
         """
-        path = Path(path_dir) / FILE_NAME
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise CalibrationError(f"{path} cannot be read: {error}") from error
-        fields = {"schema", "version", "method", "transforms", "examination", "curves"}
-        if not isinstance(content, dict) or set(content) != fields or not isinstance(content["curves"], list):
-            raise CalibrationError(f"{path} must hold the fields {', '.join(sorted(fields))}, curves as a list")
-        if content["schema"] != SCHEMA:
-            raise CalibrationError(f"{path} has schema {content['schema']!r}; this library reads {SCHEMA}")
-        try:
-            curves = dict(_read_curve(entry) for entry in content["curves"])
-            relative = content["examination"]
-            examination = None if relative is None else PositionExamination(np.array(relative, np.float64))
-            loaded = cls(curves, content["method"], content["transforms"], examination)
-        except (TypeError, ValueError, OverflowError) as error:
-            raise CalibrationError(f"{path}: {error}") from error
-        if len(curves) != len(content["curves"]) or loaded.version != content["version"]:
-            raise CalibrationError(
-                f"{path} was altered: its content has version {loaded.version}, it says {content['version']!r}"
-            )
-        return loaded
+        return cls(*read_set(path_dir))
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row per curve, for printing.
@@ -398,14 +465,17 @@ class CalibratorSet:
         Returns
         -------
         DataFrame
-            entity_type, ranker_version, method (as chosen), n_rows, n_positive, base_rate, minimum_response,
-            maximum_response.
+            entity_type, ranker_version, segment (where there are any; null = the ranker's own), method (as
+            chosen), n_rows, n_positive, base_rate, minimum_response, maximum_response.
         """
-        return pd.DataFrame(
+        every: list[tuple[str, str, str | None]] = [(*key, None) for key in self.curves]
+        every += self.segments
+        frame = pd.DataFrame(
             [
                 {
-                    "entity_type": entity_type,
-                    "ranker_version": version,
+                    "entity_type": key[0],
+                    "ranker_version": key[1],
+                    "segment": key[2],
                     "method": curve.method,
                     "n_rows": curve.n_rows,
                     "n_positive": curve.n_positive,
@@ -413,49 +483,13 @@ class CalibratorSet:
                     "minimum_response": curve.predict(curve.knots[0]),
                     "maximum_response": curve.predict(curve.knots[-1]),
                 }
-                for (entity_type, version), curve in self.curves.items()
+                for key in sorted(every, key=lambda key: (*key[:2], key[2] or ""))
+                for curve in [self.curves[key[:2]] if key[2] is None else self.segments[key[0], key[1], key[2]]]
             ]
         )
-
-    def _content(self) -> dict[str, Any]:
-        return {
-            "method": self.method,
-            "transforms": self.transforms,
-            "examination": None if self.examination is None else self.examination.relative.tolist(),
-            "curves": [
-                {"entity_type": entity_type, "ranker_version": version, "curve": curve.to_dict()}
-                for (entity_type, version), curve in self.curves.items()
-            ],
-        }
+        return frame if self.segments else frame.drop(columns="segment")
 
 
-def _read_curve(entry: Any) -> tuple[RankerKey, ResponseCurve]:
-    if not isinstance(entry, dict) or set(entry) != {"entity_type", "ranker_version", "curve"}:
-        raise CalibrationError("an entry of curves must hold entity_type, ranker_version and curve")
-    key = (entry["entity_type"], entry["ranker_version"])
-    if not all(isinstance(part, str) for part in key) or not isinstance(entry["curve"], dict):
-        raise CalibrationError(f"entry {key!r:.80} must be two strings and a curve")
-    try:
-        return key, ResponseCurve.from_dict(entry["curve"])
-    except CalibrationError as error:
-        raise CalibrationError(f"curve {key!r}: {error}") from error
-
-
-def _curves_without_fold(
-    curve: ResponseCurve,
-    rows: CalibrationRows,
-    fold: NDArray[np.intp],
-    n_folds: int,
-    transforms: str,
-) -> Iterator[ResponseCurve]:
-    """Yield, per fold, the curve with its table and method kept and its rates from the other folds."""
-    m = curve.table.lower.size
-    cell = fold * m + curve.table.assign(rows.raw_score)
-    other_folds = 1.0 - np.eye(n_folds)
-    positives = sum_by_group(cell, rows.weight * rows.response, n_folds * m).reshape(n_folds, m)
-    exposure = sum_by_group(cell, rows.weight * rows.examination, n_folds * m).reshape(n_folds, m)
-    for others in other_folds:
-        values = fit_values(
-            curve.table, others @ positives, others @ exposure, method=curve.method, transforms=transforms
-        )
-        yield replace(curve, values=values)
+def _log_warnings(key: Ranker, curve: ResponseCurve) -> None:
+    for warning in curve.warnings:
+        _log.warning("%s %s: %s", *key, warning)

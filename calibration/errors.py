@@ -9,3 +9,7 @@ class CalibrationError(ValueError):
 
 class UnknownCalibrator(CalibrationError, LookupError):
     """An (entity type, ranker version) that has no calibrator in the set."""
+
+
+class CalibrationWarning(UserWarning):
+    """A curve that answers, but on so little that a reader should know; ``ResponseCurve.warnings`` keeps them."""

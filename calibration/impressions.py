@@ -14,41 +14,36 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from calibration.examination import PositionExamination
+    from calibration.families import ResponseFamily
 
-RankerKey = tuple[str, str]
-"""(entity_type, ranker_version)"""
+RankerKey = tuple[str, str] | tuple[str, str, str]
+"""(entity_type, ranker_version), or (entity_type, ranker_version, segment)"""
 
 
-def learning_rows(
-    impressions: pd.DataFrame, examination: PositionExamination | None
-) -> tuple[NDArray[np.intp], CalibrationRows]:
-    """Pick and check the rows that calibrators may learn from: random policy, mature, scorable.
+def learnable_rows(impressions: pd.DataFrame) -> NDArray[np.intp]:
+    """Pick the rows that calibrators may learn from: random policy, mature, scorable.
 
     Parameters
     ----------
     impressions : DataFrame
         As in ``CalibratorSet.fit``.
-    examination : PositionExamination, optional
-        Looked up at the rows' positions.
 
     Returns
     -------
-    row_number : int[k]
+    int[k]
         Which rows of the table; possibly none.
-    rows : CalibrationRows
-        These rows.
 
     Raises
     ------
     CalibrationError
-        A missing column, or a value out of range with its row number.
+        A missing column, or one that does not hold numbers.
 
     Examples
     --------
     >>> import pandas as pd
     >>> impressions = pd.DataFrame({"entity_type": "people", "ranker_version": "p1",
     ...                             "raw_score": [0.1, 0.2, None], "response": [1.0, None, 0.0]})
-    >>> learning_rows(impressions, None)[0]
+    >>> learnable_rows(impressions)
     array([0])
     """
     require_columns(impressions, ("entity_type", "ranker_version", "raw_score", "response"))
@@ -56,20 +51,56 @@ def learning_rows(
     learnable = ~np.isnan(raw_score) & ~np.isnan(response)
     if "policy" in impressions.columns:
         learnable &= (impressions["policy"] == "random").to_numpy(dtype=bool, na_value=False)
-    row_number = np.flatnonzero(learnable)
+    return np.flatnonzero(learnable)
+
+
+def checked_rows(
+    impressions: pd.DataFrame,
+    index: NDArray[np.intp],
+    examination: PositionExamination | None,
+    family: ResponseFamily,
+) -> CalibrationRows:
+    """Read and check rows of one entity type.
+
+    Parameters
+    ----------
+    impressions : DataFrame
+        As in ``CalibratorSet.fit``.
+    index : int[k]
+        Which rows, at least one; of ``learnable_rows``.
+    examination : PositionExamination, optional
+        Looked up at the rows' positions.
+    family : ResponseFamily
+        What a response may be.
+
+    Returns
+    -------
+    CalibrationRows
+
+    Raises
+    ------
+    CalibrationError
+        No position where there is an examination, or a value out of range with its row number.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from calibration.families import BINARY
+    >>> impressions = pd.DataFrame({"raw_score": [0.1, 0.2], "response": [1.0, 0.0]})
+    >>> checked_rows(impressions, np.array([1]), None, BINARY).raw_score
+    array([0.2])
+    """
+    rows = impressions.iloc[index]
     examined = None
     if examination is not None:
         require_columns(impressions, ("position",))
-        examined = examination.at(numbers(impressions, "position")[row_number])
-    if row_number.size == 0:
-        nothing = np.empty(0)
-        return row_number, CalibrationRows(nothing, nothing, nothing, nothing)
-    return row_number, CalibrationRows.checked(
-        raw_score[row_number], response[row_number], examination=examined, row_number=row_number
+        examined = examination.at(numbers(rows, "position"))
+    return CalibrationRows.checked(
+        numbers(rows, "raw_score"), numbers(rows, "response"), None, examined, family=family, row_number=index
     )
 
 
-def rows_by_ranker(impressions: pd.DataFrame) -> dict[RankerKey, NDArray[np.intp]]:
+def rows_by_ranker(impressions: pd.DataFrame) -> dict[tuple[str, str], NDArray[np.intp]]:
     """Group the rows of a table by who scored them.
 
     Parameters
@@ -103,6 +134,40 @@ def rows_by_ranker(impressions: pd.DataFrame) -> dict[RankerKey, NDArray[np.intp
     order = np.argsort(ranker, kind="stable")
     groups = np.split(order, np.flatnonzero(np.diff(ranker[order])) + 1)
     return {(str(names.iloc[rows[0], 0]), str(names.iloc[rows[0], 1])): rows for rows in groups}
+
+
+def segment_names(impressions: pd.DataFrame, segment: str | None) -> NDArray[np.object_]:
+    """Return each row's segment.
+
+    Parameters
+    ----------
+    impressions : DataFrame
+    segment : str, optional
+        Column; None = no segments.
+
+    Returns
+    -------
+    object[n]
+        Strings; None where the column is null or there is none.
+
+    Raises
+    ------
+    CalibrationError
+        The column is missing.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> segment_names(pd.DataFrame({"country": ["no", None]}), "country")
+    array(['no', None], dtype=object)
+    """
+    if segment is None:
+        return np.full(len(impressions), None, dtype=object)
+    require_columns(impressions, (segment,))
+    column = impressions[segment]
+    names = np.array(column.astype(str), dtype=object)
+    names[column.isna().to_numpy()] = None
+    return names
 
 
 def numbers(impressions: pd.DataFrame, column: str) -> NDArray[np.float64]:

@@ -6,10 +6,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from calibration.families import shifted_to_total
 from calibration.quantiles import sum_by_group
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from calibration.binned import BinnedResponses
+    from calibration.families import ResponseFamily
 
 
 def pool_adjacent_violators(values: NDArray[np.float64], weight: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -41,49 +45,54 @@ def pool_adjacent_violators(values: NDArray[np.float64], weight: NDArray[np.floa
     return np.maximum.accumulate(pooled)
 
 
-def fit_isotonic(
-    quantile: NDArray[np.float64],
-    positives: NDArray[np.float64],
-    exposure: NDArray[np.float64],
-) -> NDArray[np.float64]:
-    """Fit centred isotonic regression to the response rates of quantile bins.
+def fit_isotonic(binned: BinnedResponses, family: ResponseFamily, *, is_centred: bool = True) -> NDArray[np.float64]:
+    """Fit isotonic regression to the response rates of quantile bins.
 
     Parameters
     ----------
-    quantile : float64[m]
-        Mid-rank quantile of each bin, strictly increasing.
-    positives : float64[m]
-        Weighted sum of responses.
-    exposure : float64[m]
-        Weighted sum of examinations (of rows, where there is no correction). A bin with 0 is only predicted.
+    binned : BinnedResponses
+        m bins.
+    family : ResponseFamily
+    is_centred : bool
+        Blocks that pool-adjacent-violators makes are collapsed to their centre and joined by straight lines in
+        the quantile, which removes most of isotonic regression's plateaus (Oron and Flournoy 2017, "Centered
+        isotonic regression"). False: blocks stay as they are, which is right for curves that jump.
 
     Returns
     -------
     float64[m]
-        Expected responses, non-decreasing, inside (0, 1). They depend on ranks alone.
+        Expected responses, non-decreasing, inside the family's range. They depend on ranks alone.
 
     Notes
     -----
-    Blocks that pool-adjacent-violators makes are collapsed to their centre and joined by straight lines
-    in the quantile, which removes most of isotonic regression's plateaus (Oron and Flournoy 2017, "Centered
-    isotonic regression"). A block without a response gets (1/2) / (n + 1), n its own exposure, and never
-    more than the next block; a block of responses only gets the mirror image.
+    Where the family is bounded, a block without a response gets (1/2) / (n + 1), n its own exposure, and never
+    more than the next block; a block of clicks only gets the mirror image. Straight lines between the centres
+    of unequal blocks would not keep the mean response (one click on the best of a thousand rows would be spread
+    over half of them), so the centred curve is shifted on the link scale until it does.
 
     Examples
     --------
-    >>> fit_isotonic(np.array([0.25, 0.75]), np.array([0.0, 3.0]), np.array([9.0, 9.0]))
+    >>> from calibration.binned import BinnedResponses
+    >>> from calibration.families import BINARY
+    >>> from calibration.rows import CalibrationRows
+    >>> binned = BinnedResponses.of(CalibrationRows.checked([0.0] * 9 + [1.0] * 9, [0] * 9 + [1] * 3 + [0] * 6))
+    >>> fit_isotonic(binned, BINARY, is_centred=False)
     array([0.05      , 0.33333333])
     """
-    seen = exposure > 0
-    rate = pool_adjacent_violators(positives[seen] / exposure[seen], exposure[seen])
-    rate = np.minimum(rate, 1.0)  # more responses than expected examinations is chance, not a rate
+    exposure, seen = binned.exposure, binned.exposure > 0
+    quantile = binned.table.quantile
+    rate = pool_adjacent_violators(binned.responses[seen] / exposure[seen], exposure[seen])
+    rate = np.clip(rate, family.lowest, family.highest)  # more responses than expected examinations is chance
     block_rate, block = np.unique(rate, return_inverse=True)
     block_exposure = sum_by_group(block, exposure[seen])
-    centre = sum_by_group(block, exposure[seen] * quantile[seen]) / block_exposure
 
     margin = 0.5 / (block_exposure + 1.0)
-    if block_rate[-1] >= 1.0:
-        block_rate[-1] = max(1.0 - margin[-1], block_rate[-2] if block_rate.size > 1 else 0.0)
-    if block_rate[0] <= 0.0:
+    if block_rate[-1] >= family.highest:
+        block_rate[-1] = max(family.highest - margin[-1], block_rate[-2] if block_rate.size > 1 else family.lowest)
+    if block_rate[0] <= family.lowest:
         block_rate[0] = min(margin[0], block_rate[1] if block_rate.size > 1 else 1.0)
-    return np.maximum.accumulate(np.interp(quantile, centre, block_rate))
+    if not is_centred:
+        return np.interp(quantile, quantile[seen], block_rate[block])
+    centre = sum_by_group(block, exposure[seen] * quantile[seen]) / block_exposure
+    joined = np.maximum.accumulate(np.interp(quantile, centre, block_rate))
+    return shifted_to_total(joined, exposure, float(binned.responses.sum()), family)

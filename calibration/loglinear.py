@@ -1,4 +1,4 @@
-"""Log-linear curve: the log-odds of a response as a non-negative sum of increasing transforms."""
+"""Log-linear curves: the log-odds of a response (a count's logarithm) as a sum of increasing transforms."""
 
 from __future__ import annotations
 
@@ -11,175 +11,43 @@ if TYPE_CHECKING:
 
     from calibration.quantiles import QuantileTable
 
+    Floats = NDArray[np.float64]
+
 Transforms = Literal["all", "rank"]
 
 RIDGE = 1.0
 """Prior precision of a standardised coefficient, in units of rows: it bounds the fit on separable rows."""
 
-MOST_NEWTON_STEPS = 50
 
-LARGEST_LOG_ODDS = 30.0
-"""Beyond it 1 - probability loses its last digits in float64."""
-
-
-def expit(log_odds: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return probabilities strictly inside (0, 1).
-
-    Parameters
-    ----------
-    log_odds : float64[...]
-
-    Returns
-    -------
-    float64[...]
-
-    Examples
-    --------
-    >>> expit(np.array([0.0]))
-    array([0.5])
-    """
-    bounded = np.clip(log_odds, -LARGEST_LOG_ODDS, LARGEST_LOG_ODDS)
-    return np.asarray(1.0 / (1.0 + np.exp(-bounded)))
-
-
-def logit(probability: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return log-odds.
-
-    Parameters
-    ----------
-    probability : float64[...]
-        Inside (0, 1).
-
-    Returns
-    -------
-    float64[...]
-
-    Examples
-    --------
-    >>> logit(np.array([0.5]))
-    array([0.])
-    """
-    return np.asarray(np.log(probability) - np.log1p(-probability))
-
-
-def binned_log_loss(
-    log_odds: NDArray[np.float64], positives: NDArray[np.float64], exposure: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Return the log loss of each bin, summed over its rows.
-
-    Parameters
-    ----------
-    log_odds : float64[m]
-        Of the expected response at the reference position.
-    positives, exposure : float64[m]
-        Weighted sums of response and of examination.
-
-    Returns
-    -------
-    float64[m]
-
-    Notes
-    -----
-    exposure * log(1 + exp(log_odds)) - positives * log_odds: the Bernoulli log loss of ``exposure`` trials.
-    A row examined with relative probability e counts as e trials. The loss is convex, and its gradient
-    exposure * p - positives has mean 0 at the truth, since E[response] = e * p: the estimate is consistent
-    at the reference position, and positives / exposure is its answer for a free bin. With e = 1 it is the
-    ordinary log loss.
-
-    Examples
-    --------
-    >>> binned_log_loss(np.array([0.0]), np.array([1.0]), np.array([2.0])).round(4)
-    array([1.3863])
-    """
-    return np.asarray(exposure * np.logaddexp(0.0, log_odds) - positives * log_odds)
-
-
-def fit_loglinear(
-    table: QuantileTable,
-    positives: NDArray[np.float64],
-    exposure: NDArray[np.float64],
-    transforms: Transforms = "rank",
-) -> NDArray[np.float64]:
-    """Fit the log-odds of a response by non-negative coefficients on increasing transforms.
+def loglinear_design(table: QuantileTable, transforms: str) -> Floats:
+    """Return increasing transforms of each bin's quantile and score.
 
     Parameters
     ----------
     table : QuantileTable
         The bins, m of them.
-    positives : float64[m]
-        Weighted sum of responses.
-    exposure : float64[m]
-        Weighted sum of examinations. A bin with 0 is only predicted.
     transforms : {"rank", "all"}
         ``"rank"``: of the quantile q only, log q, -log(1 - q) and the normal deviate of q; their sums bend
         as the log-odds of q, an exponential tail or a bell do, and depend on ranks alone. ``"all"``: also
-        the score s, asinh s, and where its range allows log(1 + s), sqrt s, log s and -log(1 - s).
+        the score s, standardised, asinh of that, and where its range allows log(1 + s), sqrt s, log s and
+        -log(1 - s).
 
     Returns
     -------
-    float64[m]
-        Expected responses, non-decreasing, inside (0, 1).
+    float64[m, k]
+        Mean 0 and variance 1 over the rows.
 
     Notes
     -----
-    A log-linear regression of the response rate on quantiles follows the LinkedIn SPR post; the
-    non-negative coefficients make it monotone, the logistic link keeps it inside (0, 1).
+    A log-linear regression of the response rate on quantiles follows the LinkedIn SPR post; non-negative
+    coefficients (``fit_non_negative``) make it monotone, the link keeps it inside the family's range.
 
     Examples
     --------
     >>> from calibration.quantiles import QuantileTable
-    >>> table = QuantileTable.fit(np.arange(4.0))
-    >>> bool(np.all(np.diff(fit_loglinear(table, np.array([0.0, 1, 1, 2]), np.full(4, 9.0))) > 0))
-    True
+    >>> loglinear_design(QuantileTable.fit(np.arange(4.0)), "rank").shape
+    (4, 3)
     """
-    design = _increasing_transforms(table, transforms)
-    intercept, slopes = _non_negative_newton(design, positives, exposure)
-    return np.maximum.accumulate(expit(intercept + design @ slopes))
-
-
-def _non_negative_newton(
-    design: NDArray[np.float64], positives: NDArray[np.float64], exposure: NDArray[np.float64]
-) -> tuple[float, NDArray[np.float64]]:
-    """Intercept and slopes >= 0 that minimise the penalised log loss.
-
-    Each Newton step solves its quadratic model under the bounds exactly, as non-negative least squares with
-    the intercept swept out. It takes about eight steps of 0.1 ms; scipy's L-BFGS-B takes three times as many,
-    and each calls triangular solvers that OpenBLAS spreads over all threads (5 ms a step on a busy machine).
-    """
-    from scipy.optimize import nnls  # here, so that serving does not import scipy.optimize
-
-    def penalised_loss(intercept: float, slopes: NDArray[np.float64]) -> float:
-        loss = binned_log_loss(intercept + design @ slopes, positives, exposure)
-        return float(loss.sum() + RIDGE / 2 * (slopes @ slopes))
-
-    total = exposure.sum()
-    intercept = float(np.log(positives.sum()) - np.log(total - positives.sum()))
-    slopes = np.zeros(design.shape[1])
-    loss = penalised_loss(intercept, slopes)
-    for _ in range(MOST_NEWTON_STEPS):
-        probability = expit(intercept + design @ slopes)
-        information = exposure * probability * (1.0 - probability)
-        residual = positives - exposure * probability
-        centred = design - information @ design / information.sum()
-        hessian = (centred.T * information) @ centred + RIDGE * np.eye(slopes.size)
-        root = np.linalg.cholesky(hessian)
-        target = hessian @ slopes + residual @ centred - RIDGE * slopes
-        step = nnls(root.T, np.linalg.solve(root, target))[0] - slopes if slopes.size else slopes
-        intercept_step = float((residual.sum() - information @ (design @ step)) / information.sum())
-
-        size, previous = 1.0, loss
-        while (loss := penalised_loss(intercept + size * intercept_step, slopes + size * step)) > previous:
-            size /= 2
-            if size < 1e-8:
-                return intercept, slopes
-        intercept, slopes = intercept + size * intercept_step, slopes + size * step
-        if previous - loss <= 1e-12 * abs(loss):
-            break
-    return intercept, slopes
-
-
-def _increasing_transforms(table: QuantileTable, transforms: Transforms) -> NDArray[np.float64]:
-    """Columns of the design, float64[m, k], increasing in the score, mean 0 and variance 1 over the rows."""
     from scipy.special import ndtri  # here, so that serving does not import scipy.special
 
     columns = [np.log(table.quantile), -np.log1p(-table.quantile), ndtri(table.quantile)]
@@ -187,19 +55,60 @@ def _increasing_transforms(table: QuantileTable, transforms: Transforms) -> NDAr
         score = table.centre
         # Extreme scores may overflow here; a column that is not finite is left out below.
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-            quarter, half, three_quarters = np.interp([0.25, 0.5, 0.75], table.quantile, score)
-            spread = (three_quarters - quarter) or np.ptp(score) or 1.0
-            standardised = (score - half) / spread
+            standardised = _robustly_standardised(table)
             columns += [standardised, np.arcsinh(standardised)]
             if score[0] >= 0.0:
                 columns += [np.log1p(score), np.sqrt(score)]
                 if score[-1] <= 1.0:
-                    inside = np.clip(score, 1e-9, 1.0 - 1e-9)
-                    columns += [np.log(inside), -np.log1p(-inside)]
+                    columns += _log_and_log_of_rest(score)
     return _standardise(np.column_stack(columns), table.weight)
 
 
-def _standardise(columns: NDArray[np.float64], weight: NDArray[np.float64]) -> NDArray[np.float64]:
+def sigmoid_design(table: QuantileTable) -> Floats:
+    """Return the score itself: the link is linear in it (Platt 1999, where the response is binary).
+
+    Parameters
+    ----------
+    table : QuantileTable
+        The bins, m of them.
+
+    Returns
+    -------
+    float64[m, 1] or float64[m, 0]
+        Mean 0 and variance 1 over the rows; no column where all scores are equal.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        return _standardise(_robustly_standardised(table)[:, None], table.weight)
+
+
+def beta_design(table: QuantileTable) -> Floats:
+    """Return log s and -log(1 - s) of scores in [0, 1] (Kull, Silva Filho and Flach 2017, section 3).
+
+    Parameters
+    ----------
+    table : QuantileTable
+        The bins, m of them; every score in [0, 1].
+
+    Returns
+    -------
+    float64[m, k]
+        k <= 2 columns of mean 0 and variance 1 over the rows.
+    """
+    return _standardise(np.column_stack(_log_and_log_of_rest(table.centre)), table.weight)
+
+
+def _robustly_standardised(table: QuantileTable) -> Floats:
+    quarter, half, three_quarters = np.interp([0.25, 0.5, 0.75], table.quantile, table.centre)
+    spread = (three_quarters - quarter) or np.ptp(table.centre) or 1.0
+    return np.asarray((table.centre - half) / spread)
+
+
+def _log_and_log_of_rest(score: Floats) -> list[Floats]:
+    inside = np.clip(score, 1e-9, 1.0 - 1e-9)
+    return [np.log(inside), -np.log1p(-inside)]
+
+
+def _standardise(columns: Floats, weight: Floats) -> Floats:
     with np.errstate(over="ignore", invalid="ignore"):
         centred = columns - np.average(columns, axis=0, weights=weight)
         deviation = np.sqrt(np.average(centred**2, axis=0, weights=weight))

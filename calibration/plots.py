@@ -96,7 +96,7 @@ def curves_plot(calibrators: CalibratorSet, title: str = "Expected response by q
     Examples
     --------
     >>> from calibration import CalibratorSet, QuantileResponseCalibrator
-    >>> curve = QuantileResponseCalibrator().fit([1.0, 2.0, 3.0, 4.0], [0, 0, 1, 1]).curve_
+    >>> curve = QuantileResponseCalibrator().fit(range(60), [0, 0, 1] * 20).curve_
     >>> len(curves_plot(CalibratorSet({("people", "p1"): curve})).axes)
     1
     """

@@ -1,4 +1,4 @@
-"""Where a raw score stands among the scores that its ranker gave: equal-mass quantile bins."""
+"""Where a raw score stands among the scores that its ranker gave: quantile bins."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ def sum_by_group(group: NDArray[np.intp], amount: NDArray[np.float64], n_groups:
 
 @dataclass(frozen=True, eq=False)
 class QuantileTable:
-    """Equal-mass bins of a raw score; equal scores always share a bin.
+    """Quantile bins of a raw score; equal scores always share a bin.
 
-    A bin takes the distinct scores whose mid-rank quantile falls in [j / n_bins, (j + 1) / n_bins), so a
-    table depends on scores and weights only: not on the order of the rows, and a row of weight 2 is the
+    A bin takes the distinct scores whose mid-rank quantile falls in one interval of a grid fixed beforehand, so
+    a table depends on scores and weights only: not on the order of the rows, and a row of weight 2 is the
     row twice. ``lower`` and ``centre`` are scores that occurred, so a strictly increasing distortion of
     the scores distorts the table alike, bin by bin.
 
@@ -85,8 +85,15 @@ class QuantileTable:
             column.setflags(write=False)
 
     @classmethod
-    def fit(cls, raw_score: ArrayLike, sample_weight: ArrayLike | None = None, *, n_bins: int = 1000) -> QuantileTable:
-        """Cut raw scores into equal-mass bins.
+    def fit(
+        cls,
+        raw_score: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        *,
+        n_bins: int = 1000,
+        tails: float = 0.0,
+    ) -> QuantileTable:
+        """Cut raw scores into bins by their quantile.
 
         Parameters
         ----------
@@ -96,6 +103,9 @@ class QuantileTable:
             Frequency weights > 0; default 1.
         n_bins : int
             At most so many bins; fewer where scores are tied or few.
+        tails : float
+            0: bins of equal mass. Otherwise this share of the bins, at most 1, is cut evenly in the log-odds of
+            the quantile instead, which resolves the best and the worst scores.
 
         Returns
         -------
@@ -104,7 +114,8 @@ class QuantileTable:
         Raises
         ------
         CalibrationError
-            No row, a raw score that is not finite, a weight that is not finite and > 0, or n_bins < 1.
+            No row, a raw score that is not finite, a weight that is not finite and > 0, n_bins < 1, or tails
+            outside [0, 1].
         """
         scores = np.asarray(raw_score, dtype=np.float64)
         weights = np.ones(scores.shape) if sample_weight is None else np.asarray(sample_weight, np.float64)
@@ -117,6 +128,8 @@ class QuantileTable:
             raise CalibrationError("a quantile table needs finite raw scores and finite weights > 0")
         if n_bins < 1:
             raise CalibrationError(f"n_bins is {n_bins}; it must be at least 1")
+        if not 0.0 <= tails <= 1.0:
+            raise CalibrationError(f"tails is {tails}; it must be in [0, 1]")
 
         order = np.argsort(scores)
         ranked = scores[order]
@@ -125,7 +138,12 @@ class QuantileTable:
         mass = np.add.reduceat(weights[order], np.flatnonzero(is_first))
         above = np.cumsum(mass)
         total = above[-1]
-        bin_of = np.minimum((above - mass / 2) / total * n_bins, n_bins - 1).astype(np.intp)
+        place = (above - mass / 2) / total
+        if tails > 0.0:
+            widest = np.log(2.0 * max(total, 2.0))  # log-odds of half a row
+            log_odds = np.clip((np.log(place) - np.log1p(-place)) / widest, -1.0, 1.0)
+            place = (1.0 - tails) * place + tails * (log_odds + 1.0) / 2.0
+        bin_of = np.minimum(place * n_bins, n_bins - 1).astype(np.intp)
 
         start = np.flatnonzero(np.append(True, bin_of[1:] > bin_of[:-1]))
         end = np.append(start[1:], distinct.size)

@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from calibration.errors import CalibrationError
+from calibration.families import BINARY
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
+
+    from calibration.families import ResponseFamily
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,7 +25,7 @@ class CalibrationRows:
     raw_score : float64[n]
         The ranker's own scale.
     response : float64[n]
-        In [0, 1]; usually 0 or 1.
+        Inside its family's range; usually 0 or 1.
     weight : float64[n]
         Frequency weight, > 0: a row of weight 2 counts as the row twice.
     examination : float64[n]
@@ -45,6 +48,7 @@ class CalibrationRows:
         weight: ArrayLike | None = None,
         examination: ArrayLike | None = None,
         *,
+        family: ResponseFamily = BINARY,
         row_number: NDArray[np.intp] | None = None,
     ) -> CalibrationRows:
         """Check the rows and drop those that cannot count.
@@ -54,11 +58,13 @@ class CalibrationRows:
         raw_score : float[n]
             NaN = not scorable: dropped and counted.
         response : float[n]
-            In [0, 1].
+            In [0, 1], unless the family says otherwise.
         weight : float[n], optional
             Frequency weights >= 0; default 1.
         examination : float[n], optional
             In (0, 1]; default 1.
+        family : ResponseFamily
+            What a response may be.
         row_number : int[n], optional
             Numbers to name rows by in errors; default 0, 1, 2, ...
 
@@ -84,7 +90,8 @@ class CalibrationRows:
         numbers = np.arange(n) if row_number is None else row_number
 
         _refuse("raw_score", scores, np.isinf(scores), "a finite number, or NaN where not scorable", numbers)
-        _refuse("response", responses, ~((responses >= 0) & (responses <= 1)), "in [0, 1]", numbers)
+        fits = np.isfinite(responses) & (responses >= family.lowest) & (responses <= family.highest)
+        _refuse("response", responses, ~fits, family.allowed, numbers)
         _refuse("sample_weight", weights, ~((weights >= 0) & np.isfinite(weights)), "finite and >= 0", numbers)
         _refuse("examination", examined, ~((examined > 0) & (examined <= 1)), "in (0, 1]", numbers)
 
@@ -97,6 +104,31 @@ class CalibrationRows:
         if n_kept == n:
             return cls(scores, responses, weights, examined)
         return cls(scores[kept], responses[kept], weights[kept], examined[kept], n - n_kept)
+
+    @property
+    def exposure(self) -> NDArray[np.float64]:
+        """Weight times relative examination, float64[n]."""
+        return self.weight * self.examination
+
+    @property
+    def response_sum(self) -> NDArray[np.float64]:
+        """Weight times response, float64[n]."""
+        return self.weight * self.response
+
+    @property
+    def response_squares(self) -> NDArray[np.float64]:
+        """Weight times squared response, float64[n]."""
+        return self.weight * self.response**2
+
+    @property
+    def n_rows(self) -> int:
+        """Number of rows."""
+        return self.raw_score.size
+
+    @property
+    def n_positive(self) -> int:
+        """Of these, rows with a response > 0."""
+        return int(np.count_nonzero(self.response > 0))
 
     def take(self, index: NDArray[np.intp]) -> CalibrationRows:
         """Return the rows at these positions.

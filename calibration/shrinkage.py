@@ -6,61 +6,65 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from calibration.families import logit
 from calibration.isotonic import pool_adjacent_violators
-from calibration.loglinear import expit, logit
 from calibration.quantiles import sum_by_group
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from calibration.quantiles import QuantileTable
+    from calibration.binned import BinnedResponses
+    from calibration.families import ResponseFamily
+
+    Floats = NDArray[np.float64]
 
 MOST_BLOCKS = 30
 INFORMATION_PER_BLOCK = 5.0
+SMALLEST_DISPERSION = 1e-9
 
 
-def shrink_to_curve(
-    smooth: NDArray[np.float64],
-    table: QuantileTable,
-    positives: NDArray[np.float64],
-    exposure: NDArray[np.float64],
-) -> NDArray[np.float64]:
+def shrink_to_curve(smooth: Floats, binned: BinnedResponses, family: ResponseFamily) -> Floats:
     """Shrink the bins' response rates towards a smooth curve by empirical Bayes, then make them monotone.
 
     Parameters
     ----------
     smooth : float64[m]
-        The curve's expected response of each bin, inside (0, 1).
-    table : QuantileTable
-        The bins, m of them.
-    positives, exposure : float64[m]
-        Weighted sums of response and of examination. A bin without exposure is only predicted.
+        The curve's expected response of each bin, inside the family's range.
+    binned : BinnedResponses
+        The m bins.
+    family : ResponseFamily
 
     Returns
     -------
     float64[m]
-        Expected responses, non-decreasing, inside (0, 1).
+        Expected responses, non-decreasing, inside the family's range.
 
     Notes
     -----
-    Neighbouring bins are joined to at most 30 blocks of equal information sum(exposure * p * (1 - p)),
-    so that the blocks are narrow where the responses are. Block b's log-odds are the curve's plus d_b,
-    d_b ~ N(0, tau2). tau2 is the moment estimate of DerSimonian and Laird (1986, eq. 8) on the blocks'
-    score residuals; d_b is its posterior mode, joined by straight lines between block centres in the
-    log-odds of the quantile. tau2 = 0, the usual answer for a curve that fits, leaves the curve alone.
+    Neighbouring bins are joined to at most 30 blocks of equal information sum(exposure * V(mean)) / dispersion,
+    so that the blocks are narrow where the responses are. Block b's eta (log-odds, logarithm or mean) is the
+    curve's plus d_b, d_b ~ N(0, tau2). tau2 is the moment estimate of DerSimonian and Laird (1986, eq. 8) on the
+    blocks' score residuals; d_b is its posterior mode, joined by straight lines between block centres in the
+    log-odds of the quantile. tau2 = 0, the usual answer for a curve that fits, leaves the curve alone. The
+    dispersion is 1 for a binary response and Pearson's estimate about the smooth curve otherwise, so that
+    over-dispersed counts and noisy numbers are trusted less.
 
     Examples
     --------
-    >>> from calibration.quantiles import QuantileTable, sum_by_group
-    >>> table, smooth = QuantileTable.fit(np.arange(4.0)), np.full(4, 0.5)
+    >>> from calibration.binned import BinnedResponses
+    >>> from calibration.families import BINARY
+    >>> from calibration.quantiles import QuantileTable
     >>> n = np.full(4, 1000.0)
-    >>> shrink_to_curve(smooth, table, np.array([100.0, 500, 500, 900]), n).round(2)
+    >>> y = np.array([100.0, 500, 500, 900])
+    >>> binned = BinnedResponses(QuantileTable.fit(np.arange(4.0)), y, n, y)
+    >>> shrink_to_curve(np.full(4, 0.5), binned, BINARY).round(2)
     array([0.1, 0.5, 0.5, 0.9])
     """
-    seen = exposure > 0
-    trials, responses = exposure[seen], positives[seen]
-    log_odds = logit(smooth)
-    information = trials * smooth[seen] * (1.0 - smooth[seen])
+    scale = dispersion(smooth, binned, family)
+    seen = binned.exposure > 0
+    trials, responses = binned.exposure[seen] / scale, binned.responses[seen] / scale
+    eta = family.link(smooth)
+    information = trials * family.variance(smooth[seen])
     n_blocks = int(min(MOST_BLOCKS, information.sum() // INFORMATION_PER_BLOCK))
     if n_blocks < 3:
         return smooth
@@ -72,14 +76,49 @@ def shrink_to_curve(
     variance = _between_block_variance(residual, precision)
     if variance == 0.0:
         return smooth
-    shift = _posterior_mode(log_odds[seen], responses, trials, block, variance)
-    place = logit(table.quantile)
+    shift = _posterior_mode(eta[seen], responses, trials, block, variance, family)
+    place = logit(binned.table.quantile)
     centre = sum_by_group(block, information * place[seen]) / precision
-    corrected = expit(log_odds + np.interp(place, centre, shift))
-    return pool_adjacent_violators(corrected, table.weight)
+    corrected = family.mean(eta + np.interp(place, centre, shift))
+    return pool_adjacent_violators(corrected, binned.table.weight)
 
 
-def _between_block_variance(residual: NDArray[np.float64], precision: NDArray[np.float64]) -> float:
+def dispersion(smooth: Floats, binned: BinnedResponses, family: ResponseFamily) -> float:
+    """Return how much responses vary about a curve, in units of the family's variance function.
+
+    Parameters
+    ----------
+    smooth : float64[m]
+        Expected response of each bin.
+    binned : BinnedResponses
+        The m bins.
+    family : ResponseFamily
+
+    Returns
+    -------
+    float
+        > 0. 1 for a binary response; else Pearson's X2 / (rows - 1) (McCullagh and Nelder 1989, section 9.2.4).
+
+    Examples
+    --------
+    >>> from calibration.binned import BinnedResponses
+    >>> from calibration.families import CONTINUOUS
+    >>> from calibration.rows import CalibrationRows
+    >>> rows = CalibrationRows.checked([1.0, 1.0, 1.0], [1.0, 2.0, 3.0], family=CONTINUOUS)
+    >>> dispersion(np.array([2.0]), BinnedResponses.of(rows), CONTINUOUS)
+    1.0
+    """
+    if family.name == "binary":
+        return 1.0
+    weight = binned.table.weight
+    shown_mean = smooth * binned.exposure / weight
+    squared_residuals = binned.squares - 2.0 * shown_mean * binned.responses + weight * shown_mean**2
+    seen = binned.exposure > 0
+    pearson = squared_residuals[seen] / family.variance(shown_mean[seen])
+    return max(float(pearson.sum()) / max(float(weight[seen].sum()) - 1.0, 1.0), SMALLEST_DISPERSION)
+
+
+def _between_block_variance(residual: Floats, precision: Floats) -> float:
     # The curve's own intercept has taken one degree of freedom, as the common mean does in a meta-analysis.
     excess = float(precision @ residual**2) - (residual.size - 1)
     spread = precision.sum() - (precision @ precision) / precision.sum()
@@ -87,17 +126,16 @@ def _between_block_variance(residual: NDArray[np.float64], precision: NDArray[np
 
 
 def _posterior_mode(
-    log_odds: NDArray[np.float64],
-    responses: NDArray[np.float64],
-    trials: NDArray[np.float64],
-    block: NDArray[np.intp],
-    variance: float,
-) -> NDArray[np.float64]:
+    eta: Floats, responses: Floats, trials: Floats, block: NDArray[np.intp], variance: float, family: ResponseFamily
+) -> Floats:
     # The gradient increases in the shift, so bisection cannot fail where Newton's first step overshoots.
     observed = sum_by_group(block, responses)
+    if family.name == "continuous":  # the mode is linear in the residual
+        n = sum_by_group(block, trials)
+        return np.asarray((observed - sum_by_group(block, trials * eta)) / (n + 1.0 / variance))
     low, high = np.full(observed.size, -40.0), np.full(observed.size, 40.0)
     for _ in range(60):
         shift = (low + high) / 2
-        gradient = sum_by_group(block, trials * expit(log_odds + shift[block])) - observed + shift / variance
+        gradient = sum_by_group(block, trials * family.mean(eta + shift[block])) - observed + shift / variance
         low, high = np.where(gradient < 0, shift, low), np.where(gradient < 0, high, shift)
     return np.asarray((low + high) / 2)
