@@ -9,3 +9,7 @@ class CalibrationError(ValueError):
 
 class UnknownCalibrator(CalibrationError, LookupError):
     """An (entity type, ranker version) that has no calibrator in the set."""
+
+
+class SlotExaminationNotIdentified(CalibrationError):
+    """Rows that cannot tell how much less is seen at later slots from how much worse the later entities are."""
