@@ -99,7 +99,7 @@ class PlaceCounts:
         of the strata are profiled out, which for Poisson counts is the conditional likelihood given each
         stratum's total (Hausman, Hall and Griliches 1984, section 2), so many small strata do no harm, and the
         answer is consistent when only this mean holds. The relative rates have a gamma prior whose mean is the
-        smooth curve (1 + k)^-a * exp(-b k), a and b >= 0 at their penalised maximum likelihood, and whose size,
+        smooth curve (1 + k)^-a * exp(-b k - c k^3), a, b, c >= 0 at their penalised maximum likelihood, and whose size,
         in responses, maximises the negative binomial likelihood of the places' totals (empirical Bayes): where a
         place has many more responses than that, the data decide; where it has few, the curve does.
         """
@@ -157,8 +157,7 @@ class PlaceCounts:
         informative = y.sum(axis=1) > 0  # a stratum without a response has rate 0, whatever the places
         if not informative.any():
             raise CalibrationError(
-                "no response at any place, so examination cannot be estimated; "
-                "use constant() for no correction"
+                "no response at any place, so examination cannot be estimated; use constant() for no correction"
             )
         n, y = n[np.ix_(informative, seen)], y[np.ix_(informative, seen)]
         prior = _smooth_curve(np.flatnonzero(seen).astype(np.float64), n, y)
@@ -171,12 +170,10 @@ class PlaceCounts:
             relative = updated
             if change < tolerance:
                 break
-        return (relative / relative[0])[np.cumsum(seen) - 1]
+        return np.asarray((relative / relative[0])[np.cumsum(seen) - 1])
 
 
-def _expected(
-    n: NDArray[np.float64], y: NDArray[np.float64], relative: NDArray[np.float64]
-) -> NDArray[np.float64]:
+def _expected(n: NDArray[np.float64], y: NDArray[np.float64], relative: NDArray[np.float64]) -> NDArray[np.float64]:
     """Responses that a place would have at relative rate 1."""
     rate = y.sum(axis=1) / (n @ relative)
     return np.asarray(rate @ n)
@@ -186,13 +183,12 @@ def _non_increasing(observed: NDArray[np.float64], expected: NDArray[np.float64]
     return -pool_adjacent_violators(-observed / expected, expected)
 
 
-def _smooth_curve(
-    place: NDArray[np.float64], n: NDArray[np.float64], y: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Fit (1 + k)^-a * exp(-b k); the half-normal penalties keep few responses near no correction."""
+def _smooth_curve(place: NDArray[np.float64], n: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Fit (1 + k)^-a * exp(-b k - c k^3); the half-normal penalties keep few responses near no correction."""
     from scipy.optimize import minimize  # here, so that serving does not import scipy.optimize
 
-    basis = np.column_stack((np.log1p(place), place / max(place[-1], 1.0)))
+    depth = place / max(place[-1], 1.0)
+    basis = np.column_stack((np.log1p(place), depth, depth**3))
     at_place, at_stratum = y.sum(axis=0), y.sum(axis=1)
     total = at_stratum.sum()
 
@@ -204,7 +200,7 @@ def _smooth_curve(
         gradient = at_place @ basis - ((at_stratum / mass) @ shown) @ basis + slope
         return float(value / total), gradient / total
 
-    slope = minimize(loss, np.array([0.1, 0.1]), jac=True, method="L-BFGS-B", bounds=[(0.0, 20.0)] * 2).x
+    slope = minimize(loss, np.full(3, 0.1), jac=True, method="L-BFGS-B", bounds=[(0.0, 20.0)] * 3).x
     return np.asarray(np.exp(-(basis @ slope)))
 
 

@@ -99,16 +99,18 @@ class SlotExamination(RelativeExamination):
             )
         rows = impressions[marked]
         scorable = ~np.isnan(numbers(rows, "raw_score"))
-        cohort = rows.groupby(["request_id", "cohort_id"], sort=False).ngroup().to_numpy()
+        cohort = _codes(rows, ["request_id", "cohort_id"])
         size, n_scorable = np.bincount(cohort)[cohort], np.bincount(cohort, scorable)[cohort]
         used = scorable & ~np.isnan(numbers(rows, "response"))
+        slot = whole_places(rows["slot"], "slot")
         _check_shuffled(rows[scorable])
         rows = rows[used].assign(_size=size[used], _scorable=n_scorable[used])
         response = _responses(rows)
-        stratum = rows.groupby(["entity_type", "_size", "_scorable"], sort=False, observed=True).ngroup().to_numpy()
-        counts = PlaceCounts.of(
-            whole_places(rows["slot"], "slot"), stratum, np.ones(len(rows)), response, _viewers(rows, n_resamples)
+        _check_responses(response)
+        stratum = (
+            rows.groupby(["entity_type", "_size", "_scorable"], sort=False, observed=True).ngroup().to_numpy(np.intp)
         )
+        counts = PlaceCounts.of(slot[used], stratum, np.ones(len(rows)), response, _viewers(rows, n_resamples))
         return cls._of(counts, n_resamples, seed)
 
     @classmethod
@@ -177,7 +179,7 @@ class SlotExamination(RelativeExamination):
         rows = impressions[used]
         response, slot = _responses(rows), whole_places(rows["slot"], "slot")
         examined = np.ones(len(rows)) if position is None else position.at(numbers(rows, "position"))
-        unit = rows.groupby(unit_columns, sort=False, observed=True).ngroup().to_numpy()
+        unit = _codes(rows, unit_columns)
         version, _ = rows["ranker_version"].factorize()
         _check_simultaneous(rows)
         kept = _compared(unit, version, slot)
@@ -191,9 +193,7 @@ class SlotExamination(RelativeExamination):
                 f"impressions were found. {_WAYS_OUT}"
             )
         _, stratum = np.unique(unit[kept], return_inverse=True)
-        counts = PlaceCounts.of(
-            slot[kept], stratum, examined[kept], response[kept], _viewers(rows[kept], n_resamples)
-        )
+        counts = PlaceCounts.of(slot[kept], stratum, examined[kept], response[kept], _viewers(rows[kept], n_resamples))
         return cls._of(counts, n_resamples, seed)
 
 
@@ -201,13 +201,15 @@ def _check_shuffled(rows: pd.DataFrame) -> None:
     """Refuse rows whose raw scores go with their slots."""
     keys = ["request_id", "cohort_id", "ranker_version"]
     ranks = rows.groupby(keys, sort=False, observed=True)[["raw_score", "slot"]].rank()
-    group = rows.groupby(keys, sort=False, observed=True).ngroup().to_numpy()
+    group = _codes(rows, keys)
     size = np.bincount(group)
     centred = ranks.to_numpy(dtype=np.float64) - ((size + 1) / 2)[group][:, None]
     of_score, of_slot = (np.bincount(group, column**2) for column in centred.T)
     total = np.sqrt(of_score.sum() * of_slot.sum())
     if total == 0:  # cohorts of one entity: no slot beyond the first can be compared
-        raise SlotExaminationNotIdentified(f"no shuffled cohort has two entities with different raw scores. {_WAYS_OUT}")
+        raise SlotExaminationNotIdentified(
+            f"no shuffled cohort has two entities with different raw scores. {_WAYS_OUT}"
+        )
     product = float((centred[:, 0] * centred[:, 1]).sum())
     deviation = float(np.sqrt((of_score * of_slot / np.maximum(size - 1, 1)).sum()))  # over permutations
     if abs(product) > LARGEST_CORRELATION * total and abs(product) > 4.0 * deviation:
@@ -230,8 +232,8 @@ def _check_simultaneous(rows: pd.DataFrame) -> None:
     share = float((between**2).sum()) / total if total > 0 else 0.0
     if len(requests) >= MINIMUM_RESPONSES and share > LARGEST_SHARE_OF_TIME:
         raise SlotExaminationNotIdentified(
-            f"the ranker version explains {share:.0%} of when requests were made, at most "
-            f"{LARGEST_SHARE_OF_TIME:.0%} is allowed: versions that ran one after the other are no experiment. {_WAYS_OUT}"
+            f"the ranker version explains {share:.0%} of when requests were made, at most {LARGEST_SHARE_OF_TIME:.0%} "
+            f"is allowed: versions that ran one after the other are no experiment. {_WAYS_OUT}"
         )
 
 
@@ -267,6 +269,11 @@ def _linked_to_first(
     return linked[slot] & usable
 
 
+def _codes(rows: pd.DataFrame, columns: Sequence[str]) -> NDArray[np.intp]:
+    """Number the distinct values of some columns."""
+    return np.asarray(rows.groupby(list(columns), sort=False, observed=True).ngroup().to_numpy(), dtype=np.intp)
+
+
 def _responses(rows: pd.DataFrame) -> NDArray[np.float64]:
     response = numbers(rows, "response")
     wrong = ~((response >= 0) & np.isfinite(response))
@@ -274,6 +281,14 @@ def _responses(rows: pd.DataFrame) -> NDArray[np.float64]:
         first = int(np.argmax(wrong))
         raise CalibrationError(f"response must be finite and >= 0; row {rows.index[first]} has {response[first]}")
     return response
+
+
+def _check_responses(response: NDArray[np.float64]) -> None:
+    if response.sum() < MINIMUM_RESPONSES:
+        raise SlotExaminationNotIdentified(
+            f"the {response.size:,} usable rows with shuffled slots have {response.sum():g} responses, of which "
+            f"{MINIMUM_RESPONSES} are needed: collect more. {_WAYS_OUT}"
+        )
 
 
 def _viewers(rows: pd.DataFrame, n_resamples: int) -> NDArray[np.intp]:
