@@ -28,6 +28,12 @@ class Uncertainty:
         Standard deviation over the resamples; 0 at place 0, the reference.
     lower, upper : float64[p]
         The 2.5 % and 97.5 % quantiles of the resamples, place by place.
+
+    Notes
+    -----
+    Resamples repeat the variance of a fit, not the bias that its smooth curve and its order bring: on logs of
+    known truth the intervals held it at about 90 % of the places, and at 75 % of those where a curve that is
+    flat elsewhere drops.
     """
 
     standard_error: NDArray[np.float64]

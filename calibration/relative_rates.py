@@ -100,7 +100,7 @@ class PlaceCounts:
         stratum's total (Hausman, Hall and Griliches 1984, section 2), so many small strata do no harm, and the
         answer is consistent when only this mean holds. The relative rates have a gamma prior whose mean is the
         smooth curve (1 + k)^-a * exp(-b k - c k^3), a, b, c >= 0 at their penalised maximum likelihood, and whose size,
-        in responses, maximises the negative binomial likelihood of the places' totals (empirical Bayes): where a
+        in responses, is judged by the negative binomial likelihood of the places' totals (empirical Bayes): where a
         place has many more responses than that, the data decide; where it has few, the curve does.
         """
         return self._relative(self.exposure, self.responses, None, 1e-10)
@@ -205,11 +205,12 @@ def _smooth_curve(place: NDArray[np.float64], n: NDArray[np.float64], y: NDArray
 
 
 def _prior_size(observed: NDArray[np.float64], mean: NDArray[np.float64]) -> float:
-    """Return the prior's weight, in responses, by the negative binomial likelihood over a grid."""
+    """Return the prior's weight, in responses: one over the mean of its variance, over a grid by likelihood."""
     from scipy.special import gammaln
 
     size = np.geomspace(1.0, 1e4, 33)[:, None]
     likelihood = (
         gammaln(observed + size) - gammaln(size) - (observed + size) * np.log(size + mean) + size * np.log(size)
     ).sum(axis=1)
-    return float(size[np.argmax(likelihood), 0])
+    weight = np.exp(likelihood - likelihood.max())
+    return float(weight.sum() / (weight / size[:, 0]).sum())

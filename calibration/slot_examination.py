@@ -107,9 +107,7 @@ class SlotExamination(RelativeExamination):
         rows = rows[used].assign(_size=size[used], _scorable=n_scorable[used])
         response = _responses(rows)
         _check_responses(response)
-        stratum = (
-            rows.groupby(["entity_type", "_size", "_scorable"], sort=False, observed=True).ngroup().to_numpy(np.intp)
-        )
+        stratum = _codes(rows, ["entity_type", "_size", "_scorable"])
         counts = PlaceCounts.of(slot[used], stratum, np.ones(len(rows)), response, _viewers(rows, n_resamples))
         return cls._of(counts, n_resamples, seed)
 
@@ -270,7 +268,7 @@ def _linked_to_first(
 
 
 def _codes(rows: pd.DataFrame, columns: Sequence[str]) -> NDArray[np.intp]:
-    """Number the distinct values of some columns."""
+    """Return int[n]: rows with equal values in these columns have equal numbers."""
     return np.asarray(rows.groupby(list(columns), sort=False, observed=True).ngroup().to_numpy(), dtype=np.intp)
 
 
