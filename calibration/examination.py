@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
@@ -41,6 +41,8 @@ class PositionExamination(RelativeExamination):
     >>> PositionExamination(np.array([1.0, 0.5])).at([0, 1, 7])
     array([1. , 0.5, 0.5])
     """
+
+    place_name: ClassVar[str] = "position"
 
     @classmethod
     def fit(
@@ -236,4 +238,6 @@ def _count(
             raise CalibrationError(f"{name} must be finite and >= 0; row {first} has {values[first]}")
     _, stratum_code = np.unique(strata, return_inverse=True)
     _, viewer_code = np.unique(viewers, return_inverse=True)
-    return PlaceCounts.of(positions, stratum_code, weights, weights * responses, viewer_code)
+    return PlaceCounts.of(
+        positions, stratum_code, weights, weights * responses, viewer_code, PositionExamination.place_name
+    )

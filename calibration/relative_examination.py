@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import pandas as pd
@@ -63,6 +63,8 @@ class RelativeExamination:
     array([1. , 0.5, 0.5])
     """
 
+    place_name: ClassVar[str] = "place"
+
     relative: NDArray[np.float64]
     uncertainty: Uncertainty | None = None
 
@@ -72,7 +74,7 @@ class RelativeExamination:
             raise CalibrationError("relative examination must be finite numbers, one a place, 0 = first")
         if relative[0] != 1.0 or relative[-1] <= 0.0 or np.any(np.diff(relative) > 0):
             raise CalibrationError(
-                "relative examination must be 1 at place 0, never increase and stay > 0; "
+                f"relative examination must be 1 at {self.place_name} 0, never increase and stay > 0; "
                 f"found {np.array2string(relative, threshold=6, precision=4)}"
             )
         relative.setflags(write=False)
@@ -116,7 +118,7 @@ class RelativeExamination:
         CalibrationError
             A place that is negative or not a whole number.
         """
-        return self.relative[np.minimum(whole_places(place, "place"), self.relative.size - 1)]
+        return self.relative[np.minimum(whole_places(place, self.place_name), self.relative.size - 1)]
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row per place, for printing.
@@ -129,7 +131,7 @@ class RelativeExamination:
         columns = {"relative": self.relative}
         if self.uncertainty is not None:
             columns |= vars(self.uncertainty)
-        return pd.DataFrame(columns).rename_axis("place")
+        return pd.DataFrame(columns).rename_axis(self.place_name)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values that :meth:`from_dict` reads back.

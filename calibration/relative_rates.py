@@ -32,6 +32,8 @@ class PlaceCounts:
     viewer : int[m]
         0, 1, 2, ...: what ``bootstrap`` draws.
     n_places : int
+    place_name : str
+        What a place is called in errors.
 
     Examples
     --------
@@ -46,6 +48,7 @@ class PlaceCounts:
     responses: NDArray[np.float64]
     viewer: NDArray[np.intp]
     n_places: int
+    place_name: str = "place"
 
     @classmethod
     def of(
@@ -55,6 +58,7 @@ class PlaceCounts:
         exposure: NDArray[np.float64],
         responses: NDArray[np.float64],
         viewer: NDArray[np.intp],
+        place_name: str = "place",
     ) -> PlaceCounts:
         """Sum rows.
 
@@ -64,6 +68,7 @@ class PlaceCounts:
             >= 0.
         exposure, responses : float64[n]
             >= 0.
+        place_name : str
 
         Returns
         -------
@@ -78,6 +83,7 @@ class PlaceCounts:
             sum_by_group(group, np.asarray(responses, dtype=np.float64)),
             key // n_cells,
             n_places,
+            place_name,
         )
 
     def relative(self) -> NDArray[np.float64]:
@@ -153,11 +159,12 @@ class PlaceCounts:
         y = sum_by_group(self.cell, responses, n.size).reshape(n.shape)
         seen = n.sum(axis=0) > 0
         if not seen[0]:
-            raise CalibrationError("no row at the first place, 0, the reference; examination is relative to it")
+            raise CalibrationError(f"no row at {self.place_name} 0, the reference; examination is relative to it")
         informative = y.sum(axis=1) > 0  # a stratum without a response has rate 0, whatever the places
         if not informative.any():
             raise CalibrationError(
-                "no response at any place, so examination cannot be estimated; use constant() for no correction"
+                f"no response at any {self.place_name}, so examination cannot be estimated; "
+                "use constant() for no correction"
             )
         n, y = n[np.ix_(informative, seen)], y[np.ix_(informative, seen)]
         prior = _smooth_curve(np.flatnonzero(seen).astype(np.float64), n, y)

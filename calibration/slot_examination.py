@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
 
@@ -54,6 +54,8 @@ class SlotExamination(RelativeExamination):
     >>> SlotExamination.from_dict(slots.to_dict()).relative
     array([1. , 0.8])
     """
+
+    place_name: ClassVar[str] = "slot"
 
     @classmethod
     def fit_shuffled(cls, impressions: pd.DataFrame, *, n_resamples: int = 0, seed: int = 0) -> Self:
@@ -108,7 +110,9 @@ class SlotExamination(RelativeExamination):
         response = _responses(rows)
         _check_responses(response)
         stratum = _codes(rows, ["entity_type", "_size", "_scorable"])
-        counts = PlaceCounts.of(slot[used], stratum, np.ones(len(rows)), response, _viewers(rows, n_resamples))
+        counts = PlaceCounts.of(
+            slot[used], stratum, np.ones(len(rows)), response, _viewers(rows, n_resamples), cls.place_name
+        )
         return cls._of(counts, n_resamples, seed)
 
     @classmethod
@@ -191,7 +195,9 @@ class SlotExamination(RelativeExamination):
                 f"impressions were found. {_WAYS_OUT}"
             )
         _, stratum = np.unique(unit[kept], return_inverse=True)
-        counts = PlaceCounts.of(slot[kept], stratum, examined[kept], response[kept], _viewers(rows[kept], n_resamples))
+        counts = PlaceCounts.of(
+            slot[kept], stratum, examined[kept], response[kept], _viewers(rows[kept], n_resamples), cls.place_name
+        )
         return cls._of(counts, n_resamples, seed)
 
 

@@ -175,8 +175,8 @@ def test_at_takes_the_last_value_beyond_the_table() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (([1, 2], [1, 0]), "no row at the first place"),
-        (([0, 1], [0, 0]), "no response at any place"),
+        (([1, 2], [1, 0]), "no row at position 0"),
+        (([0, 1], [0, 0]), "no response at any position"),
         (([0, -1], [1, 0]), "row 1 has -1"),
         (([0, 0.5], [1, 0]), "row 1 has 0.5"),
         (([0, np.nan], [1, 0]), "row 1 has nan"),
