@@ -74,18 +74,18 @@ def test_fit_of_a_handful_of_responses_leaves_no_place_unseen() -> None:
 
 def test_uncertainty_covers_the_truth_and_resamples_whole_viewers() -> None:
     rng = np.random.default_rng(3)
-    viewer = np.repeat(np.arange(1500), 8)
+    viewer = np.repeat(np.arange(1200), 8)
     position = rng.integers(0, 8, viewer.size)
-    rate = rng.choice([0.05, 0.5], 1500)[viewer]
+    rate = rng.choice([0.05, 0.5], 1200)[viewer]
     response = rng.random(viewer.size) < rate * TRUE_CURVE[position]
-    fitted = PositionExamination.fit(position, response, viewer=viewer, n_resamples=60)
+    fitted = PositionExamination.fit(position, response, viewer=viewer, n_resamples=25)
     uncertainty = fitted.uncertainty
     assert uncertainty is not None
     assert uncertainty.standard_error[0] == 0
     assert ((uncertainty.lower <= TRUE_CURVE) & (uncertainty.upper >= TRUE_CURVE)).sum() >= 7
     assert list(fitted.to_frame().columns) == ["relative", "standard_error", "lower", "upper"]
     copies = PositionExamination.fit(
-        *(np.tile(a, 4) for a in (position, response)), viewer=np.tile(viewer, 4), n_resamples=60
+        *(np.tile(a, 4) for a in (position, response)), viewer=np.tile(viewer, 4), n_resamples=25
     )
     assert copies.uncertainty is not None  # four copies of a viewer's rows are still one viewer
     np.testing.assert_allclose(copies.uncertainty.standard_error[1:], uncertainty.standard_error[1:], rtol=0.6)

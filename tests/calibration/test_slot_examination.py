@@ -94,7 +94,7 @@ def test_fit_shuffled_ignores_open_windows_and_unscorable_entities(shuffled: pd.
 
 
 def test_uncertainty_of_shuffled_slots_covers_the_truth(shuffled: pd.DataFrame) -> None:
-    fitted = SlotExamination.fit_shuffled(shuffled, n_resamples=40)
+    fitted = SlotExamination.fit_shuffled(shuffled[shuffled["viewer_id"] < 2000], n_resamples=20)
     assert fitted.uncertainty is not None
     assert np.all(np.abs(fitted.relative - TRUTH) <= 3 * fitted.uncertainty.standard_error + 1e-12)
     assert 0.002 < fitted.uncertainty.standard_error[1:].max() < 0.03
