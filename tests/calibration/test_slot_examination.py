@@ -93,7 +93,7 @@ def test_fit_shuffled_ignores_open_windows_and_unscorable_entities(shuffled: pd.
     np.testing.assert_allclose(SlotExamination.fit_shuffled(rows).relative, TRUTH, atol=0.05)
 
 
-def test_uncertainty_of_shuffled_slots_covers_the_truth(shuffled: pd.DataFrame) -> None:
+def test_uncertainty_of_shuffled_slots_is_of_the_size_of_the_error(shuffled: pd.DataFrame) -> None:
     fitted = SlotExamination.fit_shuffled(shuffled[shuffled["viewer_id"] < 2000], n_resamples=20)
     assert fitted.uncertainty is not None
     assert np.all(np.abs(fitted.relative - TRUTH) <= 3 * fitted.uncertainty.standard_error + 1e-12)
