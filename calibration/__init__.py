@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 from calibration.calibrator_set import CalibratorSet
 from calibration.curve import ResponseCurve
 from calibration.diagnostics import expected_calibration_error, reliability_table
-from calibration.errors import CalibrationError, UnknownCalibrator
-from calibration.examination import PositionExamination
+from calibration.errors import CalibrationError, SlotExaminationNotIdentified, UnknownCalibrator
+from calibration.examination import Examination, PositionExamination
+from calibration.noisy_or import noisy_or
 from calibration.quantiles import QuantileTable
+from calibration.slot_examination import SlotExamination
 
 if TYPE_CHECKING:
     from calibration.calibrator import QuantileResponseCalibrator
@@ -20,12 +22,16 @@ if TYPE_CHECKING:
 __all__ = [
     "CalibrationError",
     "CalibratorSet",
+    "Examination",
     "PositionExamination",
     "QuantileResponseCalibrator",
     "QuantileTable",
     "ResponseCurve",
+    "SlotExamination",
+    "SlotExaminationNotIdentified",
     "UnknownCalibrator",
     "expected_calibration_error",
+    "noisy_or",
     "reliability_table",
 ]
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from calibration.curve import ResponseCurve
-    from calibration.examination import PositionExamination
+    from calibration.examination import Examination
     from calibration.sketch import QuantileSketch
 
     Ranker = tuple[str, str]
@@ -56,8 +56,8 @@ class CalibratorSet:
         At least one.
     settings : CalibrationSettings
         What they were fitted with; ``refitted`` uses it again.
-    examination : PositionExamination, optional
-        The position correction of the fit; None = no correction.
+    examination : Examination, optional
+        The position and slot correction of the fit; None = no correction.
     segments : mapping of (entity_type, ranker_version, segment) to ResponseCurve
         Curves of segments, of rankers that are in ``curves``.
 
@@ -86,7 +86,7 @@ class CalibratorSet:
 
     curves: Mapping[Ranker, ResponseCurve]
     settings: CalibrationSettings = field(default_factory=CalibrationSettings)
-    examination: PositionExamination | None = None
+    examination: Examination | None = None
     segments: Mapping[Segment, ResponseCurve] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -108,7 +108,7 @@ class CalibratorSet:
         response: Mapping[str, str] | None = None,
         negative_sampling_rate: Mapping[str, float] | None = None,
         segment: str | None = None,
-        examination: PositionExamination | None = None,
+        examination: Examination | None = None,
         minimum_rows: int = 50,
         progress: Callable[[int, int], None] | None = None,
     ) -> CalibratorSet:
@@ -118,8 +118,8 @@ class CalibratorSet:
         ----------
         impressions : DataFrame
             Columns entity_type, ranker_version, raw_score (null = not scorable: ignored), response (null = its
-            window is still open: ignored); position where there is an examination; policy, optional: where it
-            is there, only rows of the "random" policy are used.
+            window is still open: ignored); position and slot where their examination is given; policy, optional:
+            where it is there, only rows of the "random" policy are used.
         method, transforms : str
             As in ``QuantileResponseCalibrator``.
         response : mapping of entity type to {"binary", "count", "continuous"}, optional
@@ -129,8 +129,8 @@ class CalibratorSet:
         segment : str, optional
             A column, for instance how active the viewer is: each of its values also gets a curve per ranker,
             partially pooled to the ranker's own. Rows with a null there teach the ranker's own curve only.
-        examination : PositionExamination, optional
-            Expected responses are then those at the top position. Default: no correction.
+        examination : Examination, optional
+            Expected responses are then those at the top position, at slot 0. Default: no correction.
         minimum_rows : int
             A ranker with fewer usable rows gets no curve: it stays unknown, a warning
             is logged, and ``prior`` is its fallback.

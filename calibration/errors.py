@@ -13,3 +13,7 @@ class UnknownCalibrator(CalibrationError, LookupError):
 
 class CalibrationWarning(UserWarning):
     """A curve that answers, but on so little that a reader should know; ``ResponseCurve.warnings`` keeps them."""
+
+
+class SlotExaminationNotIdentified(CalibrationError):
+    """Rows that cannot tell how much less is seen at later slots from how much worse the later entities are."""

@@ -1,35 +1,40 @@
-"""How much less is seen further down the page, estimated from shuffled pages."""
+"""How much less is seen further down the page, and both corrections, of position and slot, together."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
 from calibration.errors import CalibrationError
-from calibration.isotonic import pool_adjacent_violators
-from calibration.quantiles import sum_by_group
+from calibration.relative_examination import RelativeExamination, whole_places
+from calibration.relative_rates import PlaceCounts
+from calibration.slot_examination import SlotExamination
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import ArrayLike, NDArray
 
 
 @dataclass(frozen=True, eq=False)
-class PositionExamination:
+class PositionExamination(RelativeExamination):
     """Probability that a position is examined, relative to the top position.
 
     Parameters
     ----------
     relative : float64[p]
         By position, 0 = top; 1 at position 0, non-increasing, > 0. Positions beyond take the last value.
+    uncertainty : Uncertainty, optional
+        Of a fit with ``n_resamples``; not saved.
 
     Notes
     -----
     The position-based model (Craswell et al. 2008, "An experimental comparison of click position-bias
     models", section 3): P(response at position k) = examination_k * P(response | examined). Only ratios are
     identified, hence the reference position. *Slot* examination, inside a cohort, is not identified by
-    shuffled pages, because the slots of a cohort follow the raw score; it is not corrected here.
+    shuffled pages, because the slots of a cohort follow the raw score: see ``SlotExamination``.
 
     Examples
     --------
@@ -37,34 +42,7 @@ class PositionExamination:
     array([1. , 0.5, 0.5])
     """
 
-    relative: NDArray[np.float64]
-
-    def __post_init__(self) -> None:
-        relative = np.array(self.relative, dtype=np.float64)  # a copy: the caller's array stays writable
-        if relative.ndim != 1 or relative.size == 0 or not np.isfinite(relative).all():
-            raise CalibrationError("relative examination must be finite numbers, one a position")
-        if relative[0] != 1.0 or relative[-1] <= 0.0 or np.any(np.diff(relative) > 0):
-            raise CalibrationError(
-                "relative examination must be 1 at position 0, never increase and stay > 0; "
-                f"found {np.array2string(relative, threshold=6, precision=4)}"
-            )
-        relative.setflags(write=False)
-        object.__setattr__(self, "relative", relative)
-
-    @classmethod
-    def constant(cls) -> PositionExamination:
-        """Return the examination of a page that is always read to the end: no correction.
-
-        Returns
-        -------
-        PositionExamination
-
-        Examples
-        --------
-        >>> PositionExamination.constant().at([0, 30])
-        array([1., 1.])
-        """
-        return cls(np.ones(1))
+    place_name: ClassVar[str] = "position"
 
     @classmethod
     def fit(
@@ -73,7 +51,11 @@ class PositionExamination:
         response: ArrayLike,
         sample_weight: ArrayLike | None = None,
         stratum: ArrayLike | None = None,
-    ) -> PositionExamination:
+        *,
+        viewer: ArrayLike | None = None,
+        n_resamples: int = 0,
+        seed: int = 0,
+    ) -> Self:
         """Estimate relative examination from rows of randomly shuffled pages.
 
         Parameters
@@ -88,6 +70,12 @@ class PositionExamination:
         stratum : any[n], optional
             Rows that share a response rate, for instance the entity type, since not every page has every
             type. Default: one stratum.
+        viewer : any[n], optional
+            Whose row it is; needed for intervals, since the rows of a viewer are not independent.
+        n_resamples : int
+            Of viewers, for ``uncertainty``; 200 is usual. Default 0: none.
+        seed : int
+            Of the resamples.
 
         Returns
         -------
@@ -96,79 +84,151 @@ class PositionExamination:
         Raises
         ------
         CalibrationError
-            Unequal lengths, a value out of range, no row at position 0, or no response at all.
+            Unequal lengths, a value out of range, no row at position 0, no response at all, or
+            resamples asked for without viewers.
 
         Notes
         -----
-        Maximum likelihood of responses ~ Poisson(rows * rate_stratum * examination_position), examination
-        non-increasing: given the rates, weighted pool-adjacent-violators of observed / expected; given the
-        examination, responses / expected; repeated until both stand still. Strata are thereby compared with
-        themselves only. Positions without rows take the value of the last one that has some.
+        See ``PlaceCounts.relative``: strata are compared with themselves only, and positions with few
+        responses lean on a smooth curve through all of them.
 
         Examples
         --------
         >>> position = np.repeat([0, 1], 100)
         >>> response = np.concatenate([np.arange(100) < 20, np.arange(100) < 10])
-        >>> PositionExamination.fit(position, response).relative
+        >>> PositionExamination.fit(position, response).relative.round(1)
         array([1. , 0.5])
         """
-        counts, responses = _count(position, response, sample_weight, stratum)
-        seen = counts.sum(axis=0) > 0
-        if not seen[0]:
-            raise CalibrationError("no row at position 0, the reference; examination is relative to it")
-        if not responses.sum() > 0:
-            raise CalibrationError(
-                "no response at any position, so examination cannot be estimated; "
-                "use PositionExamination.constant() for no correction"
-            )
-        relative = np.ones(int(seen.sum()))
-        n, y = counts[:, seen], responses[:, seen]
-        for _ in range(1000):
-            rate = y.sum(axis=1) / (n @ relative)
-            expected = rate @ n
-            informative = expected > 0  # positions that show only strata without a response say nothing
-            pooled = _non_increasing(y.sum(axis=0)[informative], expected[informative])
-            updated = np.interp(np.arange(relative.size), np.flatnonzero(informative), pooled)
-            updated /= updated[0]
-            if np.max(np.abs(updated - relative)) < 1e-12:
-                break
-            relative = updated
-        latest_seen = np.cumsum(seen) - 1
-        return cls(relative[latest_seen])
+        if n_resamples and viewer is None:
+            raise CalibrationError("intervals resample viewers: give viewer, or leave n_resamples at 0")
+        counts = _count(position, response, sample_weight, stratum, viewer)
+        return cls._of(counts, n_resamples, seed)
 
-    def at(self, position: ArrayLike) -> NDArray[np.float64]:
-        """Return the relative examination of positions.
+
+@dataclass(frozen=True, eq=False)
+class Examination:
+    """Position and slot examination of a row, multiplied; a part that is None is not corrected.
+
+    Parameters
+    ----------
+    position : PositionExamination, optional
+    slot : SlotExamination, optional
+
+    Notes
+    -----
+    P(response at position p, slot s) = position_p * slot_s * P(response | examined): the expected responses
+    of a calibrator that learns with both are those of slot 0 at the top position, and an aggregation over
+    slots must then give each slot its examination back (``noisy_or``). With the slot part None they are
+    those of the slots that the ranker gave its scores, and no aggregation may discount them again.
+
+    Examples
+    --------
+    >>> both = Examination(PositionExamination(np.array([1.0, 0.5])), SlotExamination(np.array([1.0, 0.8])))
+    >>> both.at([0, 1, 1], [0, 0, 1])
+    array([1. , 0.5, 0.4])
+    >>> Examination.from_dict(both.to_dict()).to_dict()
+    {'position': {'relative': [1.0, 0.5]}, 'slot': {'relative': [1.0, 0.8]}}
+    """
+
+    position: PositionExamination | None = None
+    slot: SlotExamination | None = None
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """What ``at`` needs to know of a row: none, one or both of ``position`` and ``slot``."""
+        return tuple(name for name in ("position", "slot") if getattr(self, name) is not None)
+
+    def at(self, position: ArrayLike | None, slot: ArrayLike | None) -> NDArray[np.float64]:
+        """Return the examination of rows, relative to slot 0 of the top position.
 
         Parameters
         ----------
-        position : int[n]
-            0 = top.
+        position, slot : int[n], optional
+            0 = top, 0 = first; one whose part is None is not read.
 
         Returns
         -------
         float64[n]
-            In (0, 1]; the last value beyond the table.
+            In (0, 1].
 
         Raises
         ------
         CalibrationError
-            A position that is negative or not a whole number.
+            A place that is missing, negative or not a whole number, or unequal lengths.
         """
-        return self.relative[np.minimum(_whole_positions(position), self.relative.size - 1)]
+        examined: NDArray[np.float64] | None = None
+        for name, places in (("position", position), ("slot", slot)):
+            part: RelativeExamination | None = getattr(self, name)
+            if part is None:
+                continue
+            if places is None:
+                raise CalibrationError(f"the {name} of each row is needed: its examination is corrected")
+            found = part.at(places)
+            if examined is not None and examined.shape != found.shape:
+                raise CalibrationError(f"position has shape {examined.shape}, slot {found.shape}; they must be equal")
+            examined = found if examined is None else examined * found
+        if examined is None:
+            length = next((np.shape(places) for places in (position, slot) if places is not None), (0,))
+            return np.ones(length)
+        return examined
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values that :meth:`from_dict` reads back.
+
+        Returns
+        -------
+        dict
+            ``position`` and ``slot``, each None or as its own ``to_dict``.
+        """
+        return {
+            "position": None if self.position is None else self.position.to_dict(),
+            "slot": None if self.slot is None else self.slot.to_dict(),
+        }
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Examination:
+        """Read what :meth:`to_dict` wrote; no code is run, everything is checked.
+
+        Parameters
+        ----------
+        content : mapping
+
+        Returns
+        -------
+        Examination
+
+        Raises
+        ------
+        CalibrationError
+            Other fields, or a curve that breaks its contract.
+        """
+        if not hasattr(content, "keys") or set(content) != {"position", "slot"}:
+            raise CalibrationError(f"an examination holds the fields position and slot; found {content!r:.80}")
+        position, slot = content["position"], content["slot"]
+        return cls(
+            None if position is None else PositionExamination.from_dict(position),
+            None if slot is None else SlotExamination.from_dict(slot),
+        )
 
 
 def _count(
-    position: ArrayLike, response: ArrayLike, sample_weight: ArrayLike | None, stratum: ArrayLike | None
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Weighted rows and responses, float64[strata, positions] each."""
-    positions = _whole_positions(position)
+    position: ArrayLike,
+    response: ArrayLike,
+    sample_weight: ArrayLike | None,
+    stratum: ArrayLike | None,
+    viewer: ArrayLike | None,
+) -> PlaceCounts:
+    positions = whole_places(position, "position")
     responses = np.asarray(response, dtype=np.float64)
     weights = np.ones(positions.shape) if sample_weight is None else np.asarray(sample_weight, np.float64)
     strata = np.zeros(positions.shape) if stratum is None else np.asarray(stratum)
-    if positions.size == 0 or not positions.shape == responses.shape == weights.shape == strata.shape:
+    viewers = np.zeros(positions.shape) if viewer is None else np.asarray(viewer)
+    if positions.size == 0 or not (
+        positions.shape == responses.shape == weights.shape == strata.shape == viewers.shape
+    ):
         raise CalibrationError(
             f"position has shape {positions.shape}, response {responses.shape}, "
-            f"sample_weight {weights.shape}, stratum {strata.shape}; "
+            f"sample_weight {weights.shape}, stratum {strata.shape}, viewer {viewers.shape}; "
             "they must be equally long, with at least one row"
         )
     for name, values in (("response", responses), ("sample_weight", weights)):
@@ -177,27 +237,7 @@ def _count(
             first = int(np.argmax(wrong))
             raise CalibrationError(f"{name} must be finite and >= 0; row {first} has {values[first]}")
     _, stratum_code = np.unique(strata, return_inverse=True)
-    shape = (int(stratum_code.max()) + 1, int(positions.max()) + 1)
-    cell = stratum_code * shape[1] + positions
-    counts = sum_by_group(cell, weights, shape[0] * shape[1]).reshape(shape)
-    sums = sum_by_group(cell, weights * responses, shape[0] * shape[1]).reshape(shape)
-    has_rows = counts.sum(axis=1) > 0
-    return counts[has_rows], sums[has_rows]
-
-
-def _whole_positions(position: ArrayLike) -> NDArray[np.intp]:
-    values = np.asarray(position)
-    wrong = ~((values >= 0) & (values == np.floor(values)) & np.isfinite(values))
-    if wrong.any():
-        first = int(np.argmax(wrong))
-        raise CalibrationError(f"position must be a whole number >= 0; row {first} has {values.reshape(-1)[first]}")
-    return values.astype(np.intp)
-
-
-def _non_increasing(observed: NDArray[np.float64], expected: NDArray[np.float64]) -> NDArray[np.float64]:
-    ratio = -pool_adjacent_violators(-observed / expected, expected)
-    # No response at all below some position: half a response there, since examination 0 would be a claim.
-    empty = ratio <= 0.0
-    if empty.any():
-        ratio[empty] = min(0.5 / (expected[empty].sum() + 0.5), ratio[~empty].min())
-    return ratio
+    _, viewer_code = np.unique(viewers, return_inverse=True)
+    return PlaceCounts.of(
+        positions, stratum_code, weights, weights * responses, viewer_code, PositionExamination.place_name
+    )

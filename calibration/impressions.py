@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-    from calibration.examination import PositionExamination
+    from calibration.examination import Examination
     from calibration.families import ResponseFamily
 
 RankerKey = tuple[str, str] | tuple[str, str, str]
@@ -57,7 +57,7 @@ def learnable_rows(impressions: pd.DataFrame) -> NDArray[np.intp]:
 def checked_rows(
     impressions: pd.DataFrame,
     index: NDArray[np.intp],
-    examination: PositionExamination | None,
+    examination: Examination | None,
     family: ResponseFamily,
 ) -> CalibrationRows:
     """Read and check rows of one entity type.
@@ -68,8 +68,8 @@ def checked_rows(
         As in ``CalibratorSet.fit``.
     index : int[k]
         Which rows, at least one; of ``learnable_rows``.
-    examination : PositionExamination, optional
-        Looked up at the rows' positions.
+    examination : Examination, optional
+        Looked up at the rows' positions and slots.
     family : ResponseFamily
         What a response may be.
 
@@ -80,7 +80,7 @@ def checked_rows(
     Raises
     ------
     CalibrationError
-        No position where there is an examination, or a value out of range with its row number.
+        No position or slot where its examination is given, or a value out of range with its row number.
 
     Examples
     --------
@@ -93,8 +93,9 @@ def checked_rows(
     rows = impressions.iloc[index]
     examined = None
     if examination is not None:
-        require_columns(impressions, ("position",))
-        examined = examination.at(numbers(rows, "position"))
+        require_columns(impressions, examination.columns)
+        places = {name: numbers(rows, name) for name in examination.columns}
+        examined = examination.at(places.get("position"), places.get("slot")) if places else None
     return CalibrationRows.checked(
         numbers(rows, "raw_score"), numbers(rows, "response"), None, examined, family=family, row_number=index
     )

@@ -7,11 +7,9 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from calibration.curve import ResponseCurve
 from calibration.errors import CalibrationError
-from calibration.examination import PositionExamination
+from calibration.examination import Examination
 from calibration.settings import CalibrationSettings
 
 if TYPE_CHECKING:
@@ -38,7 +36,7 @@ def write_set(calibrators: CalibratorSet, path_dir: str | Path) -> None:
 
 def read_set(
     path_dir: str | Path,
-) -> tuple[dict[Any, ResponseCurve], CalibrationSettings, PositionExamination | None, dict[Any, ResponseCurve]]:
+) -> tuple[dict[Any, ResponseCurve], CalibrationSettings, Examination | None, dict[Any, ResponseCurve]]:
     """Read and check what ``write_set`` wrote: curves, settings, examination, curves of segments.
 
     Raises
@@ -58,8 +56,8 @@ def read_set(
         raise CalibrationError(f"{path} must hold the fields {', '.join(sorted(fields))}, curves as a list")
     try:
         every = dict(_read_curve(entry) for entry in content["curves"])
-        relative = content["examination"]
-        examination = None if relative is None else PositionExamination(np.array(relative, np.float64))
+        saved = content["examination"]
+        examination = None if saved is None else Examination.from_dict(saved)
         settings = CalibrationSettings.from_dict(content["settings"])
     except (TypeError, ValueError, OverflowError) as error:
         raise CalibrationError(f"{path}: {error}") from error
@@ -75,7 +73,7 @@ def _content(calibrators: CalibratorSet) -> dict[str, Any]:
     keys: list[RankerKey] = [*calibrators.curves, *calibrators.segments]
     return {
         "settings": calibrators.settings.to_dict(),
-        "examination": None if calibrators.examination is None else calibrators.examination.relative.tolist(),
+        "examination": None if calibrators.examination is None else calibrators.examination.to_dict(),
         "curves": [
             {
                 "entity_type": key[0],

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from calibration import noisy_or
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -102,18 +104,6 @@ def maximum(responses: NDArray[np.float64]) -> NDArray[np.float64]:
     array([0.4, nan])
     """
     return np.asarray(np.fmax.reduce(responses, axis=1))
-
-
-def noisy_or(responses: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Probability of at least one response, 1 - prod(1 - r), responses taken as independent and capped at 1.
-
-    Examples
-    --------
-    >>> noisy_or(np.array([[0.5, 0.5], [0.1, np.nan]]))
-    array([0.75, 0.1 ])
-    """
-    none = np.where(np.isnan(responses), 1.0, 1.0 - np.minimum(responses, 1.0)).prod(axis=1)
-    return np.asarray(np.where(np.isnan(responses).all(axis=1), np.nan, 1.0 - none))
 
 
 def log_sum_exp(responses: NDArray[np.float64]) -> NDArray[np.float64]:

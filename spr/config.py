@@ -14,9 +14,11 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
+import numpy as np
 import pydantic
 from pydantic import BeforeValidator, ConfigDict, Field, PlainSerializer
 
+from calibration import SlotExamination
 from spr.errors import ConfigError, InfeasibleGuarantee, name_unknown
 from spr.reorder import LABEL_KINDS, ImpressionGuarantee, check_guarantees
 
@@ -65,12 +67,27 @@ class EntityType(_Section):
 
 
 class Calibration(_Section):
-    """How raw scores become expected responses; ``unknown_version`` is what ``rank`` does without a curve."""
+    """How raw scores become expected responses; ``unknown_version`` is what ``rank`` does without a curve.
+
+    ``position_examination`` is estimated from the random policy. ``slot_examination``, by slot as displayed and
+    relative to slot 0, is not identified there, because slots follow the raw score, so it is given: from
+    ``calibration.SlotExamination.fit_shuffled``, ``fit_rankers``, or the user's own knowledge. Expected responses are
+    then those at slot 0, and noisy-or gives each slot its examination back. Default: no correction; expected
+    responses are those at the slots where the ranker's scores put its entities.
+    """
 
     method: Literal["auto", "loglinear", "isotonic"] = "auto"
     folds: int = Field(10, ge=2)
     position_examination: bool = True
+    slot_examination: tuple[float, ...] | None = None
     unknown_version: Literal["error", "prior"] = "error"
+
+    @pydantic.field_validator("slot_examination")
+    @classmethod
+    def _check_slots(cls, relative: tuple[float, ...] | None) -> tuple[float, ...] | None:
+        if relative is not None:
+            SlotExamination(np.array(relative))
+        return relative
 
 
 class Features(_Section):

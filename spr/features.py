@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from spr.aggregation import AGGREGATIONS, gather_slots, maximum, mean, noisy_or, top_slots
+from calibration import SlotExamination, noisy_or
+from spr.aggregation import AGGREGATIONS, gather_slots, maximum, mean, top_slots
 from spr.errors import InvalidRequest, UnknownEntityType, name_unknown
 
 if TYPE_CHECKING:
@@ -71,10 +72,14 @@ class CohortFeatures:
         From the configuration.
     sources : tuple of Source
         Viewer, context, cohort and entity features.
+    slot_examination : SlotExamination, optional
+        From the configuration; noisy-or, alone among the aggregations, takes an entity's expected response times the
+        examination of the slot where it is displayed. Default: no correction.
     """
 
     entity_types: Mapping[str, tuple[str, int, str]]
     sources: tuple[Source, ...] = field(default=())
+    slot_examination: SlotExamination | None = None
 
     @classmethod
     def fit(cls, batch: CohortBatch, config: Config) -> CohortFeatures:
@@ -99,7 +104,8 @@ class CohortFeatures:
             for name, column in columns.items()
         )
         types = {name: (kind.edge_type, kind.top_k, kind.aggregation) for name, kind in config.entity_types.items()}
-        return cls(types, sources)
+        given = config.calibration.slot_examination
+        return cls(types, sources, None if given is None else SlotExamination(np.array(given)))
 
     @cached_property
     def width(self) -> int:
@@ -186,7 +192,8 @@ class CohortFeatures:
         matrix = np.empty((batch.n_cohorts, len(self.columns)), dtype=np.float32)
         type_code = self._code_types(batch)
         slots = top_slots(batch, self._top_k[type_code], self.width)
-        end = self._fill_responses(matrix, gather_slots(expected_response, slots), type_code)
+        responses = gather_slots(expected_response, slots)
+        end = self._fill_responses(matrix, responses, self._examined(batch, slots), type_code)
         matrix[:, end : end + self._type_block.shape[1]] = self._type_block[type_code]
         end += self._type_block.shape[1]
         request = batch.request_of_cohort()
@@ -276,6 +283,7 @@ class CohortFeatures:
                 {"scope": s.scope, "name": s.name, "kind": s.kind, "levels": list(s.levels), "size": s.size}
                 for s in self.sources
             ],
+            "slot_examination": None if self.slot_examination is None else self.slot_examination.to_dict(),
         }
 
     @classmethod
@@ -285,7 +293,8 @@ class CohortFeatures:
         sources = tuple(
             Source(s["scope"], s["name"], s["kind"], tuple(s["levels"]), s["size"]) for s in content["sources"]
         )
-        return cls(types, sources)
+        given = content["slot_examination"]
+        return cls(types, sources, None if given is None else SlotExamination.from_dict(given))
 
     @cached_property
     def _place(self) -> dict[str, int]:
@@ -321,11 +330,22 @@ class CohortFeatures:
         except KeyError as error:
             raise UnknownEntityType(name_unknown("entity type", error.args[0], self.entity_types)) from None
 
+    def _examined(self, batch: CohortBatch, slots: NDArray[np.int64]) -> NDArray[np.float64] | float:
+        """Return float64[C, width]: the examination of each top entity's slot, unscorable ones counted."""
+        if self.slot_examination is None:
+            return 1.0
+        displayed = np.maximum(slots - batch.entity_offset[:-1, None], 0)  # nobody there: any slot will do
+        return self.slot_examination.at(displayed)
+
     def _fill_responses(
-        self, matrix: NDArray[np.float32], responses: NDArray[np.float64], type_code: NDArray[np.int64]
+        self,
+        matrix: NDArray[np.float32],
+        responses: NDArray[np.float64],
+        examined: NDArray[np.float64] | float,
+        type_code: NDArray[np.int64],
     ) -> int:
         by_type = [aggregation for _, _, aggregation in self.entity_types.values()]
-        known = {"mean": mean(responses), "max": maximum(responses), "noisy_or": noisy_or(responses)}
+        known = {"mean": mean(responses), "max": maximum(responses), "noisy_or": noisy_or(responses, examined)}
         for name in dict.fromkeys(by_type):
             values = known[name] if name in known else AGGREGATIONS[name](responses)
             chosen = np.array([aggregation == name for aggregation in by_type])[type_code]

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from calibration import CalibrationError, PositionExamination
+from calibration import CalibrationError, Examination, PositionExamination, SlotExamination
+from calibration.isotonic import pool_adjacent_violators
 
 TRUE_CURVE = np.array([1.0, 0.82, 0.68, 0.55, 0.5, 0.5, 0.4, 0.3])
 
@@ -31,16 +34,104 @@ def test_fit_compares_strata_with_themselves_only() -> None:
     assert np.abs(pooled - TRUE_CURVE).max() > 0.3
 
 
-def test_fit_of_one_stratum_is_the_ratio_of_rates_where_these_fall() -> None:
-    position = np.repeat([0, 1, 2], 100)
-    response = np.concatenate([np.arange(100) < k for k in (40, 20, 10)])
-    np.testing.assert_allclose(PositionExamination.fit(position, response).relative, [1.0, 0.5, 0.25])
+def test_fit_of_many_rows_is_the_ratio_of_rates_where_these_fall() -> None:
+    position = np.repeat([0, 1, 2, 3], 100_000)
+    response = np.concatenate([np.arange(100_000) < k for k in (40_000, 38_000, 10_000, 9_900)])
+    fitted = PositionExamination.fit(position, response).relative
+    np.testing.assert_allclose(fitted, [1.0, 0.95, 0.25, 0.2475], rtol=0.001)
 
 
 def test_fit_pools_positions_whose_rates_rise() -> None:
-    position = np.repeat([0, 1, 2], 100)
-    response = np.concatenate([np.arange(100) < k for k in (40, 10, 20)])
-    np.testing.assert_allclose(PositionExamination.fit(position, response).relative, [1.0, 0.375, 0.375])
+    position = np.repeat([0, 1, 2], 10_000)
+    response = np.concatenate([np.arange(10_000) < k for k in (4000, 1000, 2000)])
+    fitted = PositionExamination.fit(position, response).relative
+    assert fitted[1] == fitted[2]
+    np.testing.assert_allclose(fitted, [1.0, 0.375, 0.375], atol=0.01)
+
+
+def test_fit_on_a_small_log_is_nearer_the_truth_than_the_ratio_of_rates() -> None:
+    truth = 1.0 / np.sqrt(1.0 + np.arange(20))
+    fitted_error, ratio_error = [], []
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        position = rng.integers(0, truth.size, 2000)
+        response = rng.random(position.size) < 0.1 * truth[position]
+        shown = np.bincount(position).astype(float)
+        rate = -pool_adjacent_violators(-np.bincount(position, response) / shown, shown)
+        ratio_error.append(np.sqrt(np.mean((rate / rate[0] - truth) ** 2)))
+        fitted = PositionExamination.fit(position, response).relative
+        fitted_error.append(np.sqrt(np.mean((fitted - truth) ** 2)))
+    assert np.mean(fitted_error) < 0.85 * np.mean(ratio_error)
+
+
+def test_fit_of_a_handful_of_responses_leaves_no_place_unseen() -> None:
+    position = np.tile(np.arange(20), 5)
+    response = np.isin(np.arange(100), [0, 21, 49])  # one at each of the positions 0, 1 and 9
+    relative = PositionExamination.fit(position, response).relative
+    assert relative[1] > 0.5
+    assert relative[-1] > 0.03
+
+
+def test_uncertainty_is_of_the_size_of_the_error_and_resamples_whole_viewers() -> None:
+    rng = np.random.default_rng(3)
+    viewer = np.repeat(np.arange(1200), 8)
+    position = rng.integers(0, 8, viewer.size)
+    rate = rng.choice([0.05, 0.5], 1200)[viewer]
+    response = rng.random(viewer.size) < rate * TRUE_CURVE[position]
+    fitted = PositionExamination.fit(position, response, viewer=viewer, n_resamples=25)
+    uncertainty = fitted.uncertainty
+    assert uncertainty is not None
+    assert uncertainty.standard_error[0] == 0
+    assert np.all(np.abs(fitted.relative - TRUE_CURVE) <= 3 * uncertainty.standard_error)
+    assert np.all((uncertainty.lower <= fitted.relative) & (fitted.relative <= uncertainty.upper))
+    assert list(fitted.to_frame().columns) == ["relative", "standard_error", "lower", "upper"]
+    copies = PositionExamination.fit(
+        *(np.tile(a, 4) for a in (position, response)), viewer=np.tile(viewer, 4), n_resamples=25
+    )
+    assert copies.uncertainty is not None  # four copies of a viewer's rows are still one viewer
+    np.testing.assert_allclose(copies.uncertainty.standard_error[1:], uncertainty.standard_error[1:], rtol=0.6)
+
+
+def test_uncertainty_is_not_saved_and_needs_viewers() -> None:
+    position, response = np.tile([0, 1], 50), np.ones(100)
+    fitted = PositionExamination.fit(position, response, viewer=np.arange(100) % 7, n_resamples=5)
+    assert fitted.to_dict() == {"relative": fitted.relative.tolist()}
+    with pytest.raises(CalibrationError, match="give viewer"):
+        PositionExamination.fit(position, response, n_resamples=5)
+    with pytest.raises(CalibrationError, match="at least 2 viewers"):
+        PositionExamination.fit(position, response, viewer=np.zeros(100), n_resamples=5)
+
+
+def test_examination_multiplies_the_parts_it_has() -> None:
+    position, slot = PositionExamination(np.array([1.0, 0.5])), SlotExamination(np.array([1.0, 0.8]))
+    np.testing.assert_allclose(Examination(position, slot).at([0, 1], [1, 1]), [0.8, 0.4])
+    np.testing.assert_array_equal(Examination(position).at([0, 1], None), [1.0, 0.5])
+    np.testing.assert_array_equal(Examination().at(None, [0, 1]), [1.0, 1.0])
+    assert Examination(slot=slot).columns == ("slot",)
+    for examination in (Examination(position, slot), Examination(position), Examination()):
+        again = Examination.from_dict(json.loads(json.dumps(examination.to_dict())))
+        assert again.to_dict() == examination.to_dict()
+    with pytest.raises(CalibrationError, match="the slot of each row is needed"):
+        Examination(position, slot).at([0], None)
+    with pytest.raises(CalibrationError, match="must be equal"):
+        Examination(position, slot).at([0], [0, 1])
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        None,
+        {},
+        {"position": None},
+        {"position": [1.0], "slot": None},
+        {"position": {"relative": ["1.0"]}, "slot": None},
+        {"position": {"relative": "1"}, "slot": None},
+        {"position": None, "slot": {"relative": [1.0, 2.0]}},
+    ],
+)
+def test_examination_refuses_what_it_did_not_write(content: object) -> None:
+    with pytest.raises(CalibrationError, match="examination"):
+        Examination.from_dict(content)  # type: ignore[arg-type]  # wrong on purpose
 
 
 def test_fit_weights_equal_repeated_rows() -> None:
@@ -70,7 +161,9 @@ def test_fit_is_a_valid_curve_for_any_rows(rows: list[tuple[int, float, int]]) -
 def test_fit_gives_positions_without_rows_the_value_above_them() -> None:
     position = np.repeat([0, 3], 10)
     response = np.concatenate([np.ones(10), np.arange(10) < 5])
-    np.testing.assert_allclose(PositionExamination.fit(position, response).relative, [1.0, 1.0, 1.0, 0.5])
+    relative = PositionExamination.fit(position, response).relative
+    assert relative[0] == relative[1] == relative[2] == 1.0
+    assert 0.5 < relative[3] < 0.9  # 5 of 10 against 10 of 10: few, so not taken at their word
 
 
 def test_at_takes_the_last_value_beyond_the_table() -> None:
