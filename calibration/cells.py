@@ -138,7 +138,7 @@ def compact(cells: NDArray[np.float64], resolution: int) -> NDArray[np.float64]:
         return cells
     most = max(1, resolution * 3 // 4)
     through = np.cumsum(cells[C.WEIGHT])
-    limit = max(through[-1] / (2 * most), float(cells[C.EXCESS : C.SHORTAGE + 1].max()))
+    limit = float(through[-1]) / (2 * most)
     while (start := _starts_of_runs(cells, through, limit)).size > most:
         limit *= _LIMIT_STEP
     return _join(cells, through, start)

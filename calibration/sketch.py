@@ -199,7 +199,7 @@ class QuantileSketch:
 
     def __len__(self) -> int:
         """Return the number of cells."""
-        return self._cell_table().shape[1]
+        return int(self._cell_table().shape[1])
 
     def __repr__(self) -> str:
         return f"QuantileSketch(n_rows={self.n_rows:,}, cells={len(self):,}, rank_error={self.rank_error:.1e})"
@@ -221,8 +221,15 @@ class QuantileSketch:
     def cells(self) -> ScoreCells:
         """The summary as columns; without rows they are empty."""
         table = self._cell_table()
-        columns = (Column.SCORE, Column.WEIGHT, Column.EXPOSURE, Column.RESPONSE_SUM, Column.RESPONSE_SQUARES)
-        return ScoreCells(*(table[column].copy() for column in columns), self.n_rows, self.n_positive)
+        return ScoreCells(
+            raw_score=table[Column.SCORE].copy(),
+            weight=table[Column.WEIGHT].copy(),
+            exposure=table[Column.EXPOSURE].copy(),
+            response_sum=table[Column.RESPONSE_SUM].copy(),
+            response_squares=table[Column.RESPONSE_SQUARES].copy(),
+            n_rows=self.n_rows,
+            n_positive=self.n_positive,
+        )
 
     def rank(self, raw_score: ArrayLike) -> NDArray[np.float64]:
         """Return the share of the weight on rows whose score is not above each raw score.
@@ -309,7 +316,7 @@ class QuantileSketch:
         if arrays["schema"].shape != () or str(arrays["schema"]) != SCHEMA:
             raise CalibrationError(f"the sketch has schema {str(arrays['schema'])!r:.60}; this library reads {SCHEMA}")
         for name in _COUNTS:
-            if arrays[name].shape != () or arrays[name].dtype != np.int64 or arrays[name] < 0:
+            if arrays[name].shape != () or arrays[name].dtype != np.int64 or int(arrays[name]) < 0:
                 raise CalibrationError(f"{name} of a sketch must be one int64 >= 0")
         sketch = cls(int(arrays["resolution"]))
         table = arrays["table"]
@@ -371,7 +378,7 @@ class QuantileSketch:
             rows = self._pending[0] if len(self._pending) == 1 else np.concatenate(self._pending, axis=1)
             for start in range(0, rows.shape[1], _ROWS_AT_ONCE):
                 new = cells_of_rows(rows[:, start : start + _ROWS_AT_ONCE])
-                table = compact(unite(table, new), self.resolution)
+                table = compact(unite(table, compact(new, self.resolution)), self.resolution)
         return table
 
     def _through(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
