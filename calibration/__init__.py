@@ -13,6 +13,7 @@ from calibration.diagnostics import expected_calibration_error, reliability_tabl
 from calibration.errors import CalibrationError, UnknownCalibrator
 from calibration.examination import PositionExamination
 from calibration.quantiles import QuantileTable
+from calibration.sketch import QuantileSketch, ScoreCells
 
 if TYPE_CHECKING:
     from calibration.calibrator import QuantileResponseCalibrator
@@ -22,8 +23,10 @@ __all__ = [
     "CalibratorSet",
     "PositionExamination",
     "QuantileResponseCalibrator",
+    "QuantileSketch",
     "QuantileTable",
     "ResponseCurve",
+    "ScoreCells",
     "UnknownCalibrator",
     "expected_calibration_error",
     "reliability_table",

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 SCHEMA = "calibration.sketch/1"
 _ROWS_AT_ONCE = 1 << 20
+_UNREADABLE = (OSError, ValueError, TypeError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error)
 _COUNTS = ("resolution", "n_rows", "n_positive", "n_dropped")
 
 
@@ -69,8 +70,8 @@ class QuantileSketch:
     Parameters
     ----------
     resolution : int
-        At most so many cells, 56 bytes each, >= 2; the default takes 2.8 MB, and at most 1.6 MB for rows not
-        yet summed up.
+        At most so many cells, 56 bytes each, >= 2; the default takes at most 2.8 MB, and 0.8 MB for rows
+        not yet summed up.
 
     Attributes
     ----------
@@ -173,7 +174,7 @@ class QuantileSketch:
         self._table = None
         self._pending.append(rows)
         self._n_pending += n_kept
-        if self._n_pending >= self.resolution:
+        if 2 * self._n_pending >= self.resolution:
             self._summed = self._sum_up()
             self._pending, self._n_pending = [], 0
         return self
@@ -311,7 +312,7 @@ class QuantileSketch:
             An array is missing, unknown, of the wrong kind, or breaks what a sketch promises.
         """
         fields = {"schema", "table", *_COUNTS}
-        if set(arrays) != fields:
+        if set(arrays) != fields or not all(isinstance(array, np.ndarray) for array in arrays.values()):
             raise CalibrationError(f"a sketch has the arrays {', '.join(sorted(fields))}; found {sorted(arrays)}")
         if arrays["schema"].shape != () or str(arrays["schema"]) != SCHEMA:
             raise CalibrationError(f"the sketch has schema {str(arrays['schema'])!r:.60}; this library reads {SCHEMA}")
@@ -357,9 +358,10 @@ class QuantileSketch:
             No file, not an .npz file, or not a sketch.
         """
         try:
-            with np.load(Path(path), allow_pickle=False) as file:
+            # A handle of our own: numpy leaves its own open when the file is broken.
+            with Path(path).open("rb") as handle, np.load(handle, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
-        except (OSError, ValueError, EOFError, KeyError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
+        except _UNREADABLE as error:
             raise CalibrationError(f"{path} cannot be read: {error}") from error
         try:
             return cls.from_arrays(arrays)
