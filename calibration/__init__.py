@@ -14,6 +14,7 @@ from calibration.errors import CalibrationError, SlotExaminationNotIdentified, U
 from calibration.examination import Examination, PositionExamination
 from calibration.noisy_or import noisy_or
 from calibration.quantiles import QuantileTable
+from calibration.sketch import QuantileSketch, ScoreCells
 from calibration.slot_examination import SlotExamination
 
 if TYPE_CHECKING:
@@ -25,8 +26,10 @@ __all__ = [
     "Examination",
     "PositionExamination",
     "QuantileResponseCalibrator",
+    "QuantileSketch",
     "QuantileTable",
     "ResponseCurve",
+    "ScoreCells",
     "SlotExamination",
     "SlotExaminationNotIdentified",
     "UnknownCalibrator",
