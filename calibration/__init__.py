@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 from calibration.calibrator_set import CalibratorSet
 from calibration.curve import ResponseCurve
-from calibration.diagnostics import expected_calibration_error, reliability_table
+from calibration.diagnostics import (
+    calibration_in_the_large,
+    calibration_line,
+    calibration_summary,
+    calibration_test,
+    debiased_calibration_error,
+    expected_calibration_error,
+    reliability_table,
+    smooth_calibration_error,
+)
 from calibration.errors import CalibrationError, UnknownCalibrator
 from calibration.examination import PositionExamination
 from calibration.quantiles import QuantileTable
@@ -25,8 +34,14 @@ __all__ = [
     "QuantileTable",
     "ResponseCurve",
     "UnknownCalibrator",
+    "calibration_in_the_large",
+    "calibration_line",
+    "calibration_summary",
+    "calibration_test",
+    "debiased_calibration_error",
     "expected_calibration_error",
     "reliability_table",
+    "smooth_calibration_error",
 ]
 
 
