@@ -59,35 +59,55 @@ def cluster_sums(rows: PredictionRows, amount: NDArray[np.float64]) -> NDArray[n
     return np.column_stack([sum_by_group(rows.cluster, rows.weight * column) for column in amount.T])
 
 
-def draw_noise(
-    rows: PredictionRows,
-    cell: NDArray[np.intp],
-    amount: NDArray[np.float64],
-    n_cells: int,
-    n_draws: int,
-    rng: np.random.Generator,
-) -> NDArray[np.float64]:
-    """Draw the noise of the cells' weighted sums by the Gaussian multiplier bootstrap over clusters.
+def binned_covariance(rows: PredictionRows, bins: NDArray[np.intp], amount: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the cluster-robust covariance of weighted sums in bins.
 
     Parameters
     ----------
     rows : PredictionRows
-    cell : int[n, k]
-        Cells that a row adds to, in 0 .. n_cells - 1.
-    amount : float64[n, k]
-        What it adds (before its weight), of mean 0.
+    bins : int[n]
+        0, 1, ..., m - 1, none of them empty.
+    amount : float64[n]
+        Per row, of mean 0 under the model whose covariance is wanted.
+
+    Returns
+    -------
+    float64[m, m]
+        Diagonal where rows are independent.
+
+    Examples
+    --------
+    >>> from calibration.diagnostics.rows import PredictionRows
+    >>> rows = PredictionRows.checked([0.2, 0.5], [0, 1], cluster=["a", "a"])
+    >>> binned_covariance(rows, np.array([0, 1]), rows.residual)
+    array([[ 0.04, -0.1 ],
+           [-0.1 ,  0.25]])
+    """
+    if rows.cluster is None:
+        return np.diag(sum_by_group(bins, rows.weight * amount**2))
+    m = int(bins.max()) + 1
+    sums = sum_by_group(rows.cluster * m + bins, rows.weight * amount, int(rows.n_independent) * m).reshape(-1, m)
+    return np.asarray(sums.T @ sums)
+
+
+def draw_noise(
+    rows: PredictionRows, cell: NDArray[np.intp], n_cells: int, n_draws: int, rng: np.random.Generator
+) -> NDArray[np.float64]:
+    """Draw the noise of the weighted sums of residuals in many cells, by the multiplier bootstrap over clusters.
+
+    Parameters
+    ----------
+    rows : PredictionRows
+    cell : int[n]
+        The cell that a row adds to, in 0 .. n_cells - 1.
     n_cells, n_draws : int
     rng : Generator
 
     Returns
     -------
     float64[n_draws, n_cells]
-        Sum over clusters of a standard normal times the cluster's sums: of mean 0, with the cluster-robust
-        covariance.
-
-    Notes
-    -----
-    Independent rows are drawn by cells: where each row adds to one cell this is the same law.
+        Sum over clusters of a standard normal times the cluster's sums of residuals: normal, of mean 0, with the
+        cluster-robust covariance, which is itself too large to make.
 
     References
     ----------
@@ -97,20 +117,18 @@ def draw_noise(
     --------
     >>> from calibration.diagnostics.rows import PredictionRows
     >>> rows = PredictionRows.checked([0.5, 0.5], [0, 1], cluster=[1, 1])
-    >>> cell, amount = np.array([[0], [1]]), rows.residual[:, None]
-    >>> noise = draw_noise(rows, cell, amount, 2, 4, np.random.default_rng(0))
+    >>> noise = draw_noise(rows, np.array([0, 1]), 2, 4, np.random.default_rng(0))
     >>> bool(np.all(noise[:, 0] == -noise[:, 1]))
     True
     """
     if rows.cluster is None:
-        variance = sum_by_group(cell.ravel(), (rows.weight[:, None] * amount**2).ravel(), n_cells)
+        variance = sum_by_group(cell, rows.weight * rows.residual**2, n_cells)
         return np.asarray(np.sqrt(variance) * rng.standard_normal((n_draws, n_cells)))
 
     from scipy.sparse import csr_array
 
     n_clusters = int(rows.n_independent)
-    place = (cell.ravel(), np.repeat(rows.cluster, cell.shape[1]))
-    sums = csr_array(((rows.weight[:, None] * amount).ravel(), place), shape=(n_cells, n_clusters))
+    sums = csr_array((rows.weight * rows.residual, (cell, rows.cluster)), shape=(n_cells, n_clusters))
     noise = np.empty((n_draws, n_cells))
     for start in range(0, n_draws, _DRAWS_AT_ONCE):
         part = noise[start : start + _DRAWS_AT_ONCE]

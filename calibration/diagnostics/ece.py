@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from calibration.diagnostics.clusters import Estimate, draw_noise
+from calibration.diagnostics.clusters import Estimate, binned_covariance
 from calibration.diagnostics.inversion import invert_norm
 from calibration.diagnostics.reliability import reliability_table
 from calibration.diagnostics.rows import PredictionRows
@@ -121,5 +121,8 @@ def debiased_calibration_error(
     centre = np.where(several, gap / mass, 0.0)
     scale = np.where(several, np.sqrt(mass / np.where(several, mass - 1.0, 1.0)), 1.0)
     amount = (rows.residual - centre[bins]) * scale[bins]
-    noise = draw_noise(rows, bins[:, None], amount[:, None], mass.size, N_DRAWS, np.random.default_rng(seed))
+    values, vectors = np.linalg.eigh(binned_covariance(rows, bins, amount))
+    # The symmetric root, so that rounding cannot turn the axes of the draws.
+    root = (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T
+    noise = np.random.default_rng(seed).standard_normal((N_DRAWS, mass.size)) @ root
     return invert_norm(gap / rows.n, noise / rows.n)

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.special import fdtrc
 
-from calibration.diagnostics.clusters import cluster_sums
+from calibration.diagnostics.clusters import binned_covariance
 from calibration.diagnostics.rows import PredictionRows
 from calibration.errors import CalibrationError
-from calibration.quantiles import QuantileTable
+from calibration.quantiles import QuantileTable, sum_by_group
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -96,11 +96,16 @@ def calibration_test(
     # A row with no variance to expect (prediction 0 or 1) still belongs to a bin.
     mass = rows.weight * np.maximum(variance, 1e-12 * float(variance.max(initial=0.0)) or 1.0)
     bins = QuantileTable.fit(rows.prediction, mass, n_bins=n_bins).assign(rows.prediction)
-    instruments = (bins[:, None] == np.arange(bins.max() + 1)).astype(np.float64)
-    moments = instruments * rows.residual[:, None]
-    sums = cluster_sums(rows, moments)
-    total = rows.weight @ moments
-    statistic, q = _quadratic_form(total, sums.T @ sums)
+    total = sum_by_group(bins, rows.weight * rows.residual)
+    covariance = binned_covariance(rows, bins, rows.residual)
+    if response == "binary":
+        # The spread of rare labels rises and falls with their number, which skews the test: take the spread
+        # that calibrated predictions have, and of the labels only how rows depend on each other.
+        drawn = sum_by_group(bins, rows.weight * rows.residual**2)
+        expected = sum_by_group(bins, rows.weight * variance)
+        scale = np.sqrt(expected / np.where(drawn > 0, drawn, 1.0))
+        covariance *= np.outer(scale, scale)
+    statistic, q = _quadratic_form(total, covariance)
     n = rows.n_independent
     if n <= q:
         raise CalibrationError(
@@ -108,9 +113,8 @@ def calibration_test(
         )
     if q == 0:
         return CalibrationTest(0.0, 0, n, 1.0)
-    # The covariance is about 0, not about the mean: T squared is statistic / (1 - statistic / n), up to its scale.
-    ratio = (n - q) / q * statistic / max(n - statistic, np.finfo(np.float64).tiny)
-    return CalibrationTest(float(ratio), q, n - q, float(fdtrc(q, n - q, ratio)))
+    ratio = (n - q + 1.0) / (n * q) * statistic
+    return CalibrationTest(ratio, q, n - q + 1.0, float(fdtrc(q, n - q + 1.0, ratio)))
 
 
 def _expected_variance(rows: PredictionRows, response: str) -> Floats:

@@ -206,5 +206,5 @@ def _estimate(centre: float, variance: float, n_independent: float) -> Estimate:
     if n_independent <= 1:
         return Estimate(centre, np.nan, np.nan)
     correction = n_independent / (n_independent - 1.0)
-    half_width = float(stdtrit(n_independent - 1.0, 0.975)) * np.sqrt(variance * correction)
+    half_width = float(stdtrit(n_independent - 1.0, 0.975)) * float(np.sqrt(variance * correction))
     return Estimate(centre, centre - half_width, centre + half_width)

@@ -80,8 +80,8 @@ def smooth_calibration_error(
     n_cells, bandwidth, spectrum = SMALLEST_GRID, 0.0, np.empty(0)
     while True:
         cell, share = _split(rows.prediction, n_cells)
-        amount = share * rows.residual[:, None]
-        spectrum = _cosines(sum_by_group(cell.ravel(), (rows.weight[:, None] * amount).ravel(), n_cells) / rows.n)
+        amount = share * (rows.weight * rows.residual / rows.n)[:, None]
+        spectrum = _cosines(sum_by_group(cell.ravel(), amount.ravel(), n_cells))
         bandwidth = _fixed_point(spectrum)
         needed = n_cells if bandwidth == 0 else 2 ** int(np.ceil(np.log2(CELLS_PER_BANDWIDTH / bandwidth)))
         if needed <= n_cells or n_cells == LARGEST_GRID:
@@ -89,8 +89,9 @@ def smooth_calibration_error(
         n_cells = min(needed, LARGEST_GRID)
 
     smooth = _thinned(spectrum, bandwidth)
+    nearest = np.minimum((rows.prediction * n_cells).astype(np.intp), n_cells - 1)
     rng = np.random.default_rng(seed)
-    draws = (draw_noise(rows, cell, amount, n_cells, DRAWS_AT_ONCE, rng) for _ in range(N_DRAWS // DRAWS_AT_ONCE))
+    draws = (draw_noise(rows, nearest, n_cells, DRAWS_AT_ONCE, rng) for _ in range(N_DRAWS // DRAWS_AT_ONCE))
     noise = np.concatenate([_thinned(_cosines(some / rows.n), bandwidth) for some in draws])
     limits = invert_norm(smooth, noise)
     norm = float(np.abs(smooth).sum())

@@ -108,10 +108,10 @@ def calibration_summary(
         # Once for the whole table, so that errors name its own rows; later checks see rows that passed.
         PredictionRows.checked(prediction, label, weight, viewers, response)
 
-    group = np.zeros(len(table), np.intp)
+    group: NDArray[np.intp] = np.zeros(len(table), np.intp)
     if by:
         ranked = table.groupby(list(by), dropna=False, observed=True, sort=True).ngroup()
-        group = ranked.to_numpy(dtype=np.intp)
+        group = np.asarray(ranked, dtype=np.intp)
     records = []
     for rows in _positions(group):
         record: dict[str, object] = {column: table[column].iloc[rows[0]] for column in by}
