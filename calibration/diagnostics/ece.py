@@ -95,8 +95,10 @@ def debiased_calibration_error(
     What is estimated is sum_j n_j / n |E(label) - E(prediction) in bin j|, given the bins. Gaps are plain sums, but
     their absolute value is not: noise of standard error s adds 0.8 s to a bin in truth calibrated, nothing to one
     that is far off. The estimate is the error at which the observed one would be the median, see
-    ``invert_norm``. At a calibrated model of 10 bins this leaves 5 % of the noise's share; the resampled correction
-    of Kumar, Liang and Ma (2019), section 5, leaves 59 %, since it adds the noise to gaps that already contain it.
+    ``invert_norm``. Calibrated predictions are left a third of the noise's share on average (half of them 0), where
+    the resampled correction of Kumar, Liang and Ma (2019), section 5, leaves 0.59 of it, since it adds the noise to
+    gaps that already contain it; beyond two standard errors a bin the two agree, and theirs is the less
+    variable in between. With ten responses a bin the interval covers about 90 %, from some forty on 95 %.
 
     References
     ----------

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from calibration.diagnostics.clusters import Estimate
+from calibration.diagnostics.intervals import Z_95
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -34,13 +35,14 @@ def invert_norm(observed: NDArray[np.float64], noise: NDArray[np.float64]) -> Es
     The truth is taken to be c * observed, c >= 0 unknown: its direction as observed, its size not. A size is in the
     interval where the observed norm lies between the 2.5 % and 97.5 % quantiles of the norms of c * observed +
     noise; the estimate is the size where it is the median. So at truth 0 the interval contains 0 with 97.5 %
-    probability, and far from 0, where the norm is linear, it is the usual one. An observed norm below the median of
-    the noise's says no more of how large the truth can be than one at the median, so the upper end is never lower
-    than there (a power-constrained limit).
+    probability. Far from 0 the norm is a sum with known signs, whose noise the observed direction can understate:
+    the interval also takes in the estimate +- 1.96 standard deviations of the noise with the observed signs. And a sum of absolute values is at
+    least the absolute sum, so that its upper end is at least that of the sum.
 
     References
     ----------
-    Cowan, Cranmer, Gross and Vitells (2011), "Power-constrained limits", arXiv:1105.3166, for the upper end.
+    Efron and Tibshirani (1993), "An introduction to the bootstrap", sections 12 and 13, for inversion over a
+    one-parameter family.
 
     Examples
     --------
@@ -54,11 +56,13 @@ def invert_norm(observed: NDArray[np.float64], noise: NDArray[np.float64]) -> Es
     norm = float(np.abs(observed).sum())
     # Without a direction of its own the truth takes that of the noise.
     direction = observed / norm if norm > 0 else np.sqrt(np.mean(noise**2, axis=0))
-    typical = float(np.median(np.abs(noise).sum(axis=1)))
+    estimate, low, high = (_size_at(norm, level, direction, noise) for level in (0.5, 0.975, 0.025))
+    spread = Z_95 * float(np.std(noise @ np.sign(direction)))
+    highest_total = abs(float(observed.sum())) + Z_95 * float(np.std(noise.sum(axis=1)))
     return Estimate(
-        estimate=_size_at(norm, 0.5, direction, noise),
-        low=_size_at(norm, 0.975, direction, noise),
-        high=_size_at(max(norm, typical), 0.025, direction, noise),
+        estimate=estimate,
+        low=max(min(low, estimate - spread), 0.0),
+        high=max(high, estimate + spread, highest_total),
     )
 
 
@@ -69,7 +73,7 @@ def _size_at(norm: float, level: float, direction: NDArray[np.float64], noise: N
 
     def is_above(size: float) -> bool:
         norms = np.abs(size / unit * direction + noise).sum(axis=1)
-        return float(np.quantile(norms, level)) >= norm
+        return float(np.mean(norms < norm)) <= level
 
     if is_above(0.0):
         return 0.0
@@ -82,6 +86,6 @@ def _size_at(norm: float, level: float, direction: NDArray[np.float64], noise: N
             high = middle
         else:
             low = middle
-        if high - low <= 1e-9 * high:
+        if high - low <= 1e-7 * high:
             break
     return high

@@ -103,7 +103,8 @@ def calibration_test(
         # that calibrated predictions have, and of the labels only how rows depend on each other.
         drawn = sum_by_group(bins, rows.weight * rows.residual**2)
         expected = sum_by_group(bins, rows.weight * variance)
-        scale = np.sqrt(expected / np.where(drawn > 0, drawn, 1.0))
+        # Certain predictions expect no spread; refuted ones are left their own.
+        scale = np.sqrt(np.where((drawn > 0) & (expected > 0), expected / np.where(drawn > 0, drawn, 1.0), 1.0))
         covariance *= np.outer(scale, scale)
     statistic, q = _quadratic_form(total, covariance)
     n = rows.n_independent

@@ -46,7 +46,7 @@ def smooth_calibration_error(
     -------
     Estimate
         In [0, 1], in units of probability. The estimate is the published one, noise included; the interval is of
-        the error without the noise, and its upper end is never below the estimate.
+        the error without the noise, widened to hold the estimate.
 
     Raises
     ------
@@ -60,8 +60,8 @@ def smooth_calibration_error(
     There is no parameter; small changes of the predictions change it little, unlike the error in bins. Residuals are
     summed on a grid of at least 16 cells a bandwidth, where the kernel is diagonal in cosines.
 
-    An error is at most s if and only if the error at bandwidth s is, so that the interval is the inversion of
-    ``invert_norm`` at the estimate's own bandwidth.
+    The interval is ``invert_norm``'s of the error at bandwidth s, s the estimate, stretched to s. That suffices: the
+    error falls with the bandwidth, so a true SmoothECE below s is at least the true error at s, one above at most.
 
     References
     ----------
@@ -94,9 +94,7 @@ def smooth_calibration_error(
     draws = (draw_noise(rows, nearest, n_cells, DRAWS_AT_ONCE, rng) for _ in range(N_DRAWS // DRAWS_AT_ONCE))
     noise = np.concatenate([_thinned(_cosines(some / rows.n), bandwidth) for some in draws])
     limits = invert_norm(smooth, noise)
-    norm = float(np.abs(smooth).sum())
-    low, high = (_fixed_point(spectrum * (end / norm)) if norm > 0 else end for end in (limits.low, limits.high))
-    return Estimate(bandwidth, min(low, bandwidth), max(high, bandwidth))
+    return Estimate(bandwidth, min(limits.low, bandwidth), max(limits.high, bandwidth))
 
 
 def _split(prediction: Floats, n_cells: int) -> tuple[NDArray[np.intp], Floats]:

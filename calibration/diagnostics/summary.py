@@ -93,7 +93,7 @@ def calibration_summary(
     ... )
     >>> calibration_summary(table, by=["entity_type"])[["entity_type", "n", "in_the_large", "p_value"]].round(1)
       entity_type       n  in_the_large  p_value
-    0       event  3000.0           1.0      0.4
+    0       event  3000.0           1.0      0.5
     1      people  3000.0           0.5      0.0
     """
     named = (*by, prediction_column, response_column, cluster_column, weight_column)
