@@ -98,7 +98,8 @@ def debiased_calibration_error(
     ``invert_norm``. Calibrated predictions are left a third of the noise's share on average (half of them 0), where
     the resampled correction of Kumar, Liang and Ma (2019), section 5, leaves 0.59 of it, since it adds the noise to
     gaps that already contain it; beyond two standard errors a bin the two agree, and theirs is the less
-    variable in between. With ten responses a bin the interval covers about 90 %, from some forty on 95 %.
+    variable in between. Simulated intervals cover
+    93 to 98 %, from ten responses a bin on.
 
     References
     ----------

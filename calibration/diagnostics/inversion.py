@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 N_HALVINGS = 40
+TOLERANCE = 1e-5  # relative; the draws leave far more
 
 
 def invert_norm(observed: NDArray[np.float64], noise: NDArray[np.float64]) -> Estimate:
@@ -36,8 +37,8 @@ def invert_norm(observed: NDArray[np.float64], noise: NDArray[np.float64]) -> Es
     interval where the observed norm lies between the 2.5 % and 97.5 % quantiles of the norms of c * observed +
     noise; the estimate is the size where it is the median. So at truth 0 the interval contains 0 with 97.5 %
     probability. Far from 0 the norm is a sum with known signs, whose noise the observed direction can understate:
-    the interval also takes in the estimate +- 1.96 standard deviations of the noise with the observed signs. And a sum of absolute values is at
-    least the absolute sum, so that its upper end is at least that of the sum.
+    the interval also takes in the estimate +- 1.96 standard deviations of the noise with the observed signs. And a
+    sum of absolute values is at least the absolute sum, so that its upper end is at least that of the sum.
 
     References
     ----------
@@ -86,6 +87,6 @@ def _size_at(norm: float, level: float, direction: NDArray[np.float64], noise: N
             high = middle
         else:
             low = middle
-        if high - low <= 1e-7 * high:
+        if high - low <= TOLERANCE * high:
             break
     return high

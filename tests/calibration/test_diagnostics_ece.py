@@ -66,7 +66,7 @@ def test_interval_covers_the_true_error_and_contains_the_estimate(
         error = debiased_calibration_error(prediction, label, cluster=cluster)
         assert 0 <= error.low <= error.estimate <= error.high
         covered.append(error.low <= _true_error(prediction, truth) <= error.high)
-        if number < 40:
+        if number < 30:
             smooth = smooth_calibration_error(prediction, label, cluster=cluster)
             assert 0 <= smooth.low <= smooth.estimate <= smooth.high
             smooth_covered.append(smooth.low <= smooth_calibration_error(prediction, truth).estimate <= smooth.high)
@@ -106,12 +106,12 @@ def test_order_of_rows_and_repetition_do_not_matter(measure: Callable[..., Estim
         expected = measure(prediction, label, cluster=cluster)
         order = rng.permutation(label.size)
         shuffled = measure(prediction[order], label[order], cluster=None if cluster is None else cluster[order])
-        np.testing.assert_allclose(_numbers(shuffled), _numbers(expected), rtol=1e-5)
+        np.testing.assert_allclose(_numbers(shuffled), _numbers(expected), rtol=1e-4)
         weight = rng.integers(1, 4, label.size)
         again = np.repeat(np.arange(label.size), weight)
         weighted = measure(prediction, label, sample_weight=weight, cluster=cluster)
         repeated = measure(prediction[again], label[again], cluster=None if cluster is None else cluster[again])
-        np.testing.assert_allclose(_numbers(weighted), _numbers(repeated), rtol=1e-5)
+        np.testing.assert_allclose(_numbers(weighted), _numbers(repeated), rtol=1e-4)
 
 
 def test_viewers_widen_the_intervals() -> None:

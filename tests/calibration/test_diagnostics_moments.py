@@ -33,7 +33,7 @@ def test_p_values_are_uniform_where_predictions_are_calibrated(
 ) -> None:
     rng = np.random.default_rng(0)
     p_values = []
-    for _ in range(250):
+    for _ in range(200):
         truth, label, viewer = _draw(rng, n_viewers, per_viewer, base_rate, correlation)
         p_values.append(calibration_test(truth, label, cluster=viewer if clustered else None).p_value)
     assert kstest(p_values, "uniform").pvalue > 0.005

@@ -73,7 +73,7 @@ def test_order_of_rows_does_not_matter(table: pd.DataFrame) -> None:
     pd.testing.assert_frame_equal(
         calibration_summary(shuffled, by=["ranker_version"]),
         calibration_summary(table, by=["ranker_version"]),
-        rtol=1e-5,
+        rtol=1e-4,
     )
 
 
@@ -107,7 +107,7 @@ def test_weights_viewers_and_other_responses(table: pd.DataFrame) -> None:
     weighted = calibration_summary(renamed, weight_column="copies", **names)
     repeated = calibration_summary(renamed.loc[np.repeat(renamed.index, renamed["copies"])], **names)
     assert weighted["n_left_out"][0] == 2000
-    pd.testing.assert_frame_equal(weighted.drop(columns="n_left_out"), repeated.drop(columns="n_left_out"), rtol=1e-5)
+    pd.testing.assert_frame_equal(weighted.drop(columns="n_left_out"), repeated.drop(columns="n_left_out"), rtol=1e-4)
     assert np.isnan(weighted["smooth_ece"][0])
     assert weighted["slope"][0] > 0
 
