@@ -5,26 +5,27 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from calibration.calibrator_set import CalibratorSet
 from calibration.curve import ResponseCurve
-from calibration.diagnostics import (
-    calibration_in_the_large,
-    calibration_line,
-    calibration_summary,
-    calibration_test,
-    debiased_calibration_error,
-    expected_calibration_error,
-    reliability_table,
-    smooth_calibration_error,
-)
 from calibration.errors import CalibrationError, UnknownCalibrator
 from calibration.examination import PositionExamination
 from calibration.quantiles import QuantileTable
 
 if TYPE_CHECKING:
     from calibration.calibrator import QuantileResponseCalibrator
+    from calibration.diagnostics import (
+        calibration_in_the_large,
+        calibration_line,
+        calibration_summary,
+        calibration_test,
+        debiased_calibration_error,
+        expected_calibration_error,
+        reliability_table,
+        smooth_calibration_error,
+    )
 
 __all__ = [
     "CalibrationError",
@@ -45,10 +46,23 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    # scikit-learn takes a second to import; a ranking service that only loads a CalibratorSet never pays it.
-    if name == "QuantileResponseCalibrator":
-        from calibration.calibrator import QuantileResponseCalibrator
+_LATER = {"QuantileResponseCalibrator": "calibration.calibrator"} | dict.fromkeys(
+    (
+        "calibration_in_the_large",
+        "calibration_line",
+        "calibration_summary",
+        "calibration_test",
+        "debiased_calibration_error",
+        "expected_calibration_error",
+        "reliability_table",
+        "smooth_calibration_error",
+    ),
+    "calibration.diagnostics",
+)
 
-        return QuantileResponseCalibrator
+
+def __getattr__(name: str) -> Any:
+    # scikit-learn and scipy take a second to import; a ranking service that only loads a CalibratorSet never pays it.
+    if name in _LATER:
+        return getattr(import_module(_LATER[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

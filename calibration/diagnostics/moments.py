@@ -74,8 +74,10 @@ def calibration_test(
     The moments are the sums of residuals in bins that hold equal shares of the expected variance: p (1 - p) a row for
     a binary response, p for a count, 1 for a continuous one. At small rates bins of equal numbers of rows would
     leave the lowest ones hardly a response. Sums over clusters are independent of mean 0 where predictions are
-    calibrated; their covariance is estimated from themselves, with no model of the dependence, and the statistic
-    referred to Hotelling's distribution, exact for normal sums of few clusters.
+    calibrated, and the covariance of their total is estimated from themselves, with no model of the dependence. Of a
+    binary response the variance of a row is known under calibration, p (1 - p): the estimate only gives the bins'
+    design effects and correlations (labels between 0 and 1 vary less, which makes the test conservative). The
+    statistic is referred to Hotelling's distribution, which allows for the estimate's own noise with few clusters.
 
     References
     ----------
@@ -94,7 +96,8 @@ def calibration_test(
     rows = PredictionRows.checked(probability, label, sample_weight, cluster, response)
     variance = _expected_variance(rows, response)
     # A row with no variance to expect (prediction 0 or 1) still belongs to a bin.
-    mass = rows.weight * np.maximum(variance, 1e-12 * float(variance.max(initial=0.0)) or 1.0)
+    least = max(1e-12 * float(variance.max()), float(np.finfo(np.float64).tiny))
+    mass = rows.weight * np.maximum(variance, least)
     bins = QuantileTable.fit(rows.prediction, mass, n_bins=n_bins).assign(rows.prediction)
     total = sum_by_group(bins, rows.weight * rows.residual)
     covariance = binned_covariance(rows, bins, rows.residual)
