@@ -5,23 +5,37 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from calibration.base_rate import estimate_base_rate
 from calibration.calibrator_set import CalibratorSet
 from calibration.curve import ResponseCurve
-from calibration.diagnostics import expected_calibration_error, reliability_table
-from calibration.errors import CalibrationError, SlotExaminationNotIdentified, UnknownCalibrator
+from calibration.errors import CalibrationError, CalibrationWarning, SlotExaminationNotIdentified, UnknownCalibrator
 from calibration.examination import Examination, PositionExamination
 from calibration.noisy_or import noisy_or
 from calibration.quantiles import QuantileTable
+from calibration.settings import CalibrationSettings
 from calibration.sketch import QuantileSketch, ScoreCells
 from calibration.slot_examination import SlotExamination
 
 if TYPE_CHECKING:
     from calibration.calibrator import QuantileResponseCalibrator
+    from calibration.diagnostics import (
+        calibration_in_the_large,
+        calibration_line,
+        calibration_summary,
+        calibration_test,
+        debiased_calibration_error,
+        expected_calibration_error,
+        reliability_table,
+        smooth_calibration_error,
+    )
 
 __all__ = [
     "CalibrationError",
+    "CalibrationSettings",
+    "CalibrationWarning",
     "CalibratorSet",
     "Examination",
     "PositionExamination",
@@ -33,16 +47,36 @@ __all__ = [
     "SlotExamination",
     "SlotExaminationNotIdentified",
     "UnknownCalibrator",
+    "calibration_in_the_large",
+    "calibration_line",
+    "calibration_summary",
+    "calibration_test",
+    "debiased_calibration_error",
+    "estimate_base_rate",
     "expected_calibration_error",
     "noisy_or",
     "reliability_table",
+    "smooth_calibration_error",
 ]
 
 
-def __getattr__(name: str) -> Any:
-    # scikit-learn takes a second to import; a ranking service that only loads a CalibratorSet never pays it.
-    if name == "QuantileResponseCalibrator":
-        from calibration.calibrator import QuantileResponseCalibrator
+_LATER = {"QuantileResponseCalibrator": "calibration.calibrator"} | dict.fromkeys(
+    (
+        "calibration_in_the_large",
+        "calibration_line",
+        "calibration_summary",
+        "calibration_test",
+        "debiased_calibration_error",
+        "expected_calibration_error",
+        "reliability_table",
+        "smooth_calibration_error",
+    ),
+    "calibration.diagnostics",
+)
 
-        return QuantileResponseCalibrator
+
+def __getattr__(name: str) -> Any:
+    # scikit-learn and scipy take a second to import; a ranking service that only loads a CalibratorSet never pays it.
+    if name in _LATER:
+        return getattr(import_module(_LATER[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -82,18 +82,18 @@ class CalibrationRows:
         >>> CalibrationRows.checked([0.2, float("nan")], [1, 0]).n_dropped
         1
         """
-        scores = _column("raw_score", raw_score, None)
+        scores = read_column("raw_score", raw_score, None)
         n = scores.size
-        responses = _column("response", response, n)
-        weights = np.ones(n) if weight is None else _column("sample_weight", weight, n)
-        examined = np.ones(n) if examination is None else _column("examination", examination, n)
+        responses = read_column("response", response, n)
+        weights = np.ones(n) if weight is None else read_column("sample_weight", weight, n)
+        examined = np.ones(n) if examination is None else read_column("examination", examination, n)
         numbers = np.arange(n) if row_number is None else row_number
 
-        _refuse("raw_score", scores, np.isinf(scores), "a finite number, or NaN where not scorable", numbers)
+        refuse_rows("raw_score", scores, np.isinf(scores), "a finite number, or NaN where not scorable", numbers)
         fits = np.isfinite(responses) & (responses >= family.lowest) & (responses <= family.highest)
-        _refuse("response", responses, ~fits, family.allowed, numbers)
-        _refuse("sample_weight", weights, ~((weights >= 0) & np.isfinite(weights)), "finite and >= 0", numbers)
-        _refuse("examination", examined, ~((examined > 0) & (examined <= 1)), "in (0, 1]", numbers)
+        refuse_rows("response", responses, ~fits, family.allowed, numbers)
+        refuse_rows("sample_weight", weights, ~((weights >= 0) & np.isfinite(weights)), "finite and >= 0", numbers)
+        refuse_rows("examination", examined, ~((examined > 0) & (examined <= 1)), "in (0, 1]", numbers)
 
         kept = ~np.isnan(scores) & (weights > 0)
         n_kept = int(np.count_nonzero(kept))
@@ -144,7 +144,7 @@ class CalibrationRows:
         return CalibrationRows(self.raw_score[index], self.response[index], self.weight[index], self.examination[index])
 
 
-def _column(name: str, values: ArrayLike, n: int | None) -> NDArray[np.float64]:
+def read_column(name: str, values: ArrayLike, n: int | None) -> NDArray[np.float64]:
     try:
         column = np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError) as error:
@@ -156,7 +156,7 @@ def _column(name: str, values: ArrayLike, n: int | None) -> NDArray[np.float64]:
     return column
 
 
-def _refuse(
+def refuse_rows(
     name: str,
     values: NDArray[np.float64],
     wrong: NDArray[np.bool_],

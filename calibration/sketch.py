@@ -12,7 +12,7 @@ import numpy as np
 
 from calibration.cells import Column, cells_of_rows, compact, no_cells, unite
 from calibration.errors import CalibrationError
-from calibration.rows import _column, _refuse
+from calibration.rows import read_column, refuse_rows
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -146,16 +146,16 @@ class QuantileSketch:
             Unequal lengths, an infinite raw score, a value out of range, or sums that overflow; the sketch is
             then as before.
         """
-        scores = _column("raw_score", raw_score, None)
+        scores = read_column("raw_score", raw_score, None)
         n = scores.size
-        responses = _column("response", response, n)
-        weights = np.ones(n) if sample_weight is None else _column("sample_weight", sample_weight, n)
-        examined = np.ones(n) if examination is None else _column("examination", examination, n)
+        responses = read_column("response", response, n)
+        weights = np.ones(n) if sample_weight is None else read_column("sample_weight", sample_weight, n)
+        examined = np.ones(n) if examination is None else read_column("examination", examination, n)
         numbers = np.arange(n)
-        _refuse("raw_score", scores, np.isinf(scores), "a finite number, or NaN where not scorable", numbers)
-        _refuse("response", responses, ~np.isfinite(responses), "finite", numbers)
-        _refuse("sample_weight", weights, ~((weights >= 0) & np.isfinite(weights)), "finite and >= 0", numbers)
-        _refuse("examination", examined, ~((examined > 0) & (examined <= 1)), "in (0, 1]", numbers)
+        refuse_rows("raw_score", scores, np.isinf(scores), "a finite number, or NaN where not scorable", numbers)
+        refuse_rows("response", responses, ~np.isfinite(responses), "finite", numbers)
+        refuse_rows("sample_weight", weights, ~((weights >= 0) & np.isfinite(weights)), "finite and >= 0", numbers)
+        refuse_rows("examination", examined, ~((examined > 0) & (examined <= 1)), "in (0, 1]", numbers)
         with np.errstate(over="ignore"):
             largest = np.array([weights.sum(), np.dot(weights, responses * responses)])
         if not np.isfinite(largest).all():

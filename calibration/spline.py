@@ -45,8 +45,10 @@ def spline_design(table: QuantileTable) -> Floats:
     True
     """
     place = logit(table.quantile)
-    spacing = max((place[-1] - place[0]) / (N_RAMPS - 1), 1e-6)
-    knots = place[0] + spacing * np.arange(-1, N_RAMPS - 1)
+    # Knots from half a row to half a row, and not from bin to bin: a summary of the same rows has the same ones.
+    widest = np.log(2.0 * max(table.weight.sum(), 2.0))
+    spacing = 2.0 * widest / (N_RAMPS - 1)
+    knots = -widest + spacing * np.arange(-1, N_RAMPS - 1)
     u = np.clip((place[:, None] - knots) / spacing, 0.0, 2.0)
     return np.asarray(np.where(u < 1.0, u**2 / 2, 1.0 - (2.0 - u) ** 2 / 2))
 
