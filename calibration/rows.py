@@ -145,6 +145,7 @@ class CalibrationRows:
 
 
 def read_column(name: str, values: ArrayLike, n: int | None) -> NDArray[np.float64]:
+    """Return a one-dimensional float64[n] column, or refuse what is not one; None = any length."""
     try:
         column = np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError) as error:
@@ -163,6 +164,7 @@ def refuse_rows(
     allowed: str,
     numbers: NDArray[np.intp],
 ) -> None:
+    """Refuse values where ``wrong``, bool[n], is set: what is allowed, how many, and the first row with its value."""
     if not wrong.any():
         return
     first = int(np.argmax(wrong))

@@ -127,7 +127,7 @@ def test_intervals_hold_the_rate_and_order_does_not_matter(
     [
         ([0.5, 1.2], [0, 1], {}, "probability must be in .0, 1.; row 1 has 1.2"),
         ([0.5, 0.2], [0, -1], {}, "label must be in .0, 1.; row 1 has -1"),
-        ([0.5, 0.2], [0, -1], {"response": "count"}, "label must be >= 0 and finite; row 1 has -1"),
+        ([0.5, 0.2], [0, -1], {"response": "count"}, "label must be finite and >= 0; row 1 has -1"),
         ([0.5, np.inf], [0, -1], {"response": "continuous"}, "probability must be finite; row 1 has inf"),
         ([0.5, 0.2], [0, 1], {"sample_weight": [1, np.nan]}, "sample_weight must be finite and >= 0; row 1 has nan"),
         ([0.5, 0.2], [0, 1], {"cluster": ["a", None]}, "cluster must not be null; row 1 is"),
