@@ -10,6 +10,15 @@ from typing import TYPE_CHECKING, Any
 from calibration.calibrator_set import CalibratorSet
 from calibration.curve import ResponseCurve
 from calibration.diagnostics import expected_calibration_error, reliability_table
+from calibration.drift import (
+    DriftReport,
+    DriftVerdict,
+    drift_table,
+    kolmogorov_smirnov,
+    needs_recalibration,
+    population_stability_index,
+    response_drift,
+)
 from calibration.errors import CalibrationError, UnknownCalibrator
 from calibration.examination import PositionExamination
 from calibration.quantiles import QuantileTable
@@ -20,13 +29,20 @@ if TYPE_CHECKING:
 __all__ = [
     "CalibrationError",
     "CalibratorSet",
+    "DriftReport",
+    "DriftVerdict",
     "PositionExamination",
     "QuantileResponseCalibrator",
     "QuantileTable",
     "ResponseCurve",
     "UnknownCalibrator",
+    "drift_table",
     "expected_calibration_error",
+    "kolmogorov_smirnov",
+    "needs_recalibration",
+    "population_stability_index",
     "reliability_table",
+    "response_drift",
 ]
 
 

@@ -1,4 +1,4 @@
-"""Has a ranker, or what viewers make of it, moved away from its calibrator since it was fitted?
+"""Whether a ranker, or what viewers make of it, has moved away from its calibrator since the fit.
 
 >>> from calibration.drift import drift_table, needs_recalibration
 """

@@ -15,6 +15,8 @@ from calibration.errors import CalibrationError
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
+    from calibration.curve import ResponseCurve
+
 WINDOWS = ("day", "week")
 CHANGE_TO_SEE = 0.10
 POWER = 0.80
@@ -79,13 +81,13 @@ def response_drift(
     Examples
     --------
     >>> rng = np.random.default_rng(0)
-    >>> at = pd.Timestamp("2026-05-01") + pd.to_timedelta(np.arange(40_000) // 4000, unit="D")
-    >>> response = rng.random(40_000) < 0.08
-    >>> drift = response_drift(at, response, np.full(40_000, 0.1), np.arange(40_000) // 20)
-    >>> drift.loc[[0, 9], ["at", "n", "ratio", "drifted"]].round(2)
-              at      n  ratio  drifted
-    0 2026-05-01   4000   0.87    False
-    9 2026-05-10  40000   0.81     True
+    >>> at = pd.Timestamp("2026-05-01") + pd.to_timedelta(np.arange(20_000) // 2000, unit="D")
+    >>> response = rng.random(20_000) < 0.08
+    >>> drift = response_drift(at, response, np.full(20_000, 0.1), np.arange(20_000) // 20)
+    >>> drift.loc[[0, 9], ["n", "ratio", "drifted"]].round(2)
+           n  ratio  drifted
+    0   2000   0.81    False
+    9  20000   0.81     True
     """
     refuse_options(alpha, every)
     if not (np.isfinite(fit_error) and fit_error >= 0):
@@ -149,7 +151,7 @@ def rows_to_see_change(
     Examples
     --------
     >>> rows_to_see_change(0.1, dispersion=1.0, alpha=0.05, fit_error=0.0)
-    13691
+    13546
     >>> rows_to_see_change(0.1, dispersion=1.0, alpha=0.05, fit_error=0.1) is None
     True
     """
@@ -171,8 +173,34 @@ def rows_to_see_change(
     return high
 
 
+def fit_error_of(curve: ResponseCurve, dispersion: float) -> float:
+    """Return the relative standard error of a curve's level.
+
+    Parameters
+    ----------
+    curve : ResponseCurve
+    dispersion : float
+        Variance of a sum of responses by that of independent rows, >= 1. A curve does not know its viewers;
+        later rows of the same kind of log tell.
+
+    Returns
+    -------
+    float
+        sqrt(dispersion * (1 - base rate) / responses): of a binomial rate.
+
+    Examples
+    --------
+    >>> from calibration.curve import ResponseCurve
+    >>> from calibration.quantiles import QuantileTable
+    >>> curve = ResponseCurve("isotonic", "step", QuantileTable.fit([1.0]), np.array([0.1]), 10_000, 1000, 0.1)
+    >>> round(fit_error_of(curve, 1.0), 3)
+    0.03
+    """
+    return float(np.sqrt(dispersion * max(1.0 - curve.base_rate, 0.0) / max(curve.n_positive, 1)))
+
+
 def windows(moments: pd.DatetimeIndex, every: str) -> tuple[NDArray[np.intp], pd.DatetimeIndex]:
-    """Number the days or weeks that have rows.
+    """Return the number of each row's day or week, and when these begin.
 
     Parameters
     ----------

@@ -203,6 +203,52 @@ def kolmogorov_smirnov(
     return KolmogorovSmirnov(statistic, float(kolmogorov(np.sqrt(rows) * statistic)), n, n / design_effect)
 
 
+def score_figures(
+    table: QuantileTable, raw_score: NDArray[np.float64], viewer: NDArray[np.intp], alpha: float
+) -> dict[str, float]:
+    """Return all figures of score drift, by the names they have in tables.
+
+    Parameters
+    ----------
+    table : QuantileTable
+        Of the fit.
+    raw_score : float64[n]
+        Finite; possibly none.
+    viewer : int[n]
+        Code of the viewer.
+    alpha : float
+        Level of psi_noise.
+
+    Returns
+    -------
+    dict of str to float
+        mean_quantile (0.5 = unmoved), psi, psi_noise, ks, ks_p_value. NaN without a row; the last four also
+        with a single viewer, who says nothing about the noise between viewers.
+
+    Examples
+    --------
+    >>> scores = np.arange(100.0)
+    >>> figures = score_figures(QuantileTable.fit(scores), scores, np.arange(100), 0.05)
+    >>> figures["mean_quantile"], figures["psi"], figures["ks"]
+    (0.5, 0.0, 0.0)
+    """
+    nothing = dict.fromkeys(("mean_quantile", "psi", "psi_noise", "ks", "ks_p_value"), np.nan)
+    if raw_score.size == 0:
+        return nothing
+    nothing["mean_quantile"] = float(table.at(raw_score).mean())
+    if np.all(viewer == viewer[0]):
+        return nothing
+    stability = population_stability_index(table, raw_score, cluster=viewer, alpha=alpha)
+    distance = kolmogorov_smirnov(table, raw_score, cluster=viewer)
+    return {
+        **nothing,
+        "psi": stability.value,
+        "psi_noise": stability.noise,
+        "ks": distance.statistic,
+        "ks_p_value": distance.p_value,
+    }
+
+
 def _design_effect_of_distribution(
     table: QuantileTable, scores: NDArray[np.float64], clusters: NDArray[np.intp]
 ) -> float:
@@ -234,7 +280,7 @@ def _cells(table: QuantileTable, n_cells: int) -> tuple[NDArray[np.intp], NDArra
 
 
 def cluster_codes(cluster: ArrayLike, name: str = "cluster") -> NDArray[np.intp]:
-    """Number clusters 0, 1, 2, ... in the order of their first row.
+    """Return clusters as 0, 1, 2, ... in the order of their first row.
 
     Parameters
     ----------

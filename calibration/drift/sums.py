@@ -85,11 +85,11 @@ class ResponseSums:
         last = np.append(np.flatnonzero(np.diff(look[order])), look.size - 1)
 
         def total(row_amount: NDArray[np.float64]) -> NDArray[np.float64]:
-            return np.cumsum(row_amount)[last]
+            return np.asarray(np.cumsum(row_amount)[last])
 
         return cls._of(
             n=last + 1.0,
-            n_viewers=total((~pd.Series(own).duplicated()).to_numpy(dtype=np.float64)),
+            n_viewers=total(np.asarray(~pd.Series(own).duplicated(), dtype=np.float64)),
             observed=total(response[order]),
             expected=total(p),
             model_variance=total(p * (1.0 - p)),

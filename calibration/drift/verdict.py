@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 
 from calibration.drift.log import RankerRows, read_log
-from calibration.drift.responses import CHANGE_TO_SEE, refuse_options, rows_to_see_change
-from calibration.drift.scores import CUSTOMARY_MODERATE, kolmogorov_smirnov, population_stability_index
+from calibration.drift.responses import CHANGE_TO_SEE, fit_error_of, refuse_options, rows_to_see_change
+from calibration.drift.scores import CUSTOMARY_MODERATE, score_figures
 from calibration.drift.sums import ResponseSums
 from calibration.errors import CalibrationError
 
@@ -195,7 +195,7 @@ def needs_recalibration(
     >>> report.needed
     True
     >>> print(report["people", "p1"].reasons[0].split(",")[0])
-    responses are 17.1 % below what was expected (always-valid 95 % interval 12.6 to 21.6 % below)
+    responses are 18.1 % below what was expected (always-valid 95 % interval 13.6 to 22.6 % below)
     """
     refuse_options(alpha, "day")
     if not (np.isfinite(tolerance) and tolerance >= 0):
@@ -238,11 +238,11 @@ def _judge(key: RankerKey, rows: RankerRows, curve: ResponseCurve, tolerance: fl
         one_look = np.zeros(n, dtype=np.intp)
         sums = ResponseSums.by_window(one_look, rows.response, rows.expected, rows.response_viewer)
         dispersion, per_row = float(sums.dispersion[0]), float(rows.expected.mean())
-        interval = sums.always_valid(alpha, _fit_error(curve, dispersion))
+        interval = sums.always_valid(alpha, fit_error_of(curve, dispersion))
         observed, expected, ratio = float(sums.observed[0]), float(sums.expected[0]), float(sums.ratio[0])
         low, high = float(interval[0][0]), float(interval[1][0])
     needed_rows = rows_to_see_change(
-        per_row, dispersion=dispersion, alpha=alpha, fit_error=_fit_error(curve, dispersion)
+        per_row, dispersion=dispersion, alpha=alpha, fit_error=fit_error_of(curve, dispersion)
     )
 
     excludes_one = low > 1.0 or high < 1.0
@@ -270,7 +270,7 @@ def _judge(key: RankerKey, rows: RankerRows, curve: ResponseCurve, tolerance: fl
             f"{100 * CHANGE_TO_SEE:g} % change with 80 % power"
         )
 
-    scores = _score_figures(rows, curve, alpha)
+    scores = score_figures(curve.table, rows.raw_score, rows.score_viewer, alpha)
     if scores["psi"] > max(scores["psi_noise"], CUSTOMARY_MODERATE):
         if status == "stable":
             status = "scores_moved"
@@ -297,26 +297,6 @@ def _judge(key: RankerKey, rows: RankerRows, curve: ResponseCurve, tolerance: fl
         rows_needed=needed_rows,
         **scores,
     )
-
-
-def _score_figures(rows: RankerRows, curve: ResponseCurve, alpha: float) -> dict[str, float]:
-    # One viewer alone says nothing about the noise between viewers.
-    if np.unique(rows.score_viewer).size < 2:
-        return dict.fromkeys(("psi", "psi_noise", "ks", "ks_p_value", "mean_quantile"), np.nan)
-    stability = population_stability_index(curve.table, rows.raw_score, cluster=rows.score_viewer, alpha=alpha)
-    distance = kolmogorov_smirnov(curve.table, rows.raw_score, cluster=rows.score_viewer)
-    return {
-        "psi": stability.value,
-        "psi_noise": stability.noise,
-        "ks": distance.statistic,
-        "ks_p_value": distance.p_value,
-        "mean_quantile": float(curve.table.at(rows.raw_score).mean()),
-    }
-
-
-def _fit_error(curve: ResponseCurve, dispersion: float) -> float:
-    # The fit's rows were of repeating viewers as these are; their dispersion is not kept in a curve.
-    return float(np.sqrt(dispersion * max(1.0 - curve.base_rate, 0.0) / max(curve.n_positive, 1)))
 
 
 def _relative(ratio: float) -> str:

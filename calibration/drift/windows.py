@@ -8,15 +8,39 @@ import numpy as np
 import pandas as pd
 
 from calibration.drift.log import RankerRows, read_log
-from calibration.drift.responses import refuse_options, windows
-from calibration.drift.scores import kolmogorov_smirnov, population_stability_index
+from calibration.drift.responses import fit_error_of, refuse_options, windows
+from calibration.drift.scores import score_figures
 from calibration.drift.sums import ResponseSums
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from calibration.calibrator_set import CalibratorSet
     from calibration.curve import ResponseCurve
 
-_COUNTS = ("n_scores", "n_responses", "n_viewers")
+COLUMNS = (
+    "entity_type",
+    "ranker_version",
+    "window_start",
+    "n_scores",
+    "n_responses",
+    "n_viewers",
+    "mean_quantile",
+    "psi",
+    "psi_noise",
+    "ks",
+    "ks_p_value",
+    "observed",
+    "expected",
+    "ratio",
+    "interval_low",
+    "interval_high",
+    "ratio_so_far",
+    "so_far_low",
+    "so_far_high",
+    "drifted",
+)
+_RESPONSE_COLUMNS = ("n_responses", *COLUMNS[COLUMNS.index("observed") :])
 
 
 def drift_table(
@@ -47,8 +71,8 @@ def drift_table(
         - observed, expected, ratio: responses of the window, expected ones, observed / expected.
         - interval_low, interval_high: of the ratio of this window alone; one window in 1 / alpha excludes 1 by
           chance.
-        - ratio_so_far, so_far_low, so_far_high: the same over all windows up to this one, always valid: P(any
-          window's interval is wrong) is at most alpha.
+        - ratio_so_far, so_far_low, so_far_high: the same over all windows up to this one, always valid, the
+          noise of the fit itself allowed for: P(any of them is wrong) is at most alpha.
         - drifted: so_far_low .. so_far_high excludes 1.
 
         NaN where a window has no such row; psi and ks need two viewers.
@@ -60,8 +84,8 @@ def drift_table(
 
     Notes
     -----
-    The expectations are taken as given: the noise of the fit itself is not in these intervals, as it is in
-    ``needs_recalibration``, which decides.
+    The last so-far interval is the one of ``needs_recalibration`` but for its alpha, which is shared among the
+    curves there.
 
     Examples
     --------
@@ -72,10 +96,10 @@ def drift_table(
     ...                     "response": (rng.random(8000) < 0.3 * score).astype(float), "viewer_id": np.arange(8000),
     ...                     "at": pd.Timestamp("2026-05-01") + pd.to_timedelta(np.arange(8000) // 4000, unit="D")})
     >>> table = drift_table(log, CalibratorSet.fit(log))
-    >>> table[["window_start", "n_responses", "mean_quantile", "ratio", "drifted"]].round(2)
-      window_start  n_responses  mean_quantile  ratio  drifted
-    0   2026-05-01         4000            0.5   0.98    False
-    1   2026-05-02         4000            0.5   1.02    False
+    >>> table[["n_responses", "mean_quantile", "ratio", "drifted"]].round(2)
+       n_responses  mean_quantile  ratio  drifted
+    0         4000            0.5   1.01    False
+    1         4000            0.5   0.99    False
     """
     refuse_options(alpha, every)
     frames = [
@@ -83,88 +107,47 @@ def drift_table(
         for key, rows in read_log(log, calibrators).items()
         if key in calibrators and rows.raw_score.size
     ]
-    columns = ["entity_type", "ranker_version", *_WINDOW_COLUMNS]
-    return pd.concat(frames, ignore_index=True)[columns] if frames else pd.DataFrame(columns=columns)
-
-
-_SCORE_COLUMNS = ("n_scores", "n_viewers", "mean_quantile", "psi", "psi_noise", "ks", "ks_p_value")
-_WINDOW_COLUMNS = (
-    "window_start",
-    *_COUNTS,
-    "mean_quantile",
-    "psi",
-    "psi_noise",
-    "ks",
-    "ks_p_value",
-    "observed",
-    "expected",
-    "ratio",
-    "interval_low",
-    "interval_high",
-    "ratio_so_far",
-    "so_far_low",
-    "so_far_high",
-    "drifted",
-)
+    if not frames:
+        return pd.DataFrame(columns=list(COLUMNS))
+    return pd.concat(frames, ignore_index=True)[list(COLUMNS)]
 
 
 def _of_ranker(rows: RankerRows, curve: ResponseCurve, every: str, alpha: float) -> pd.DataFrame:
     window, start = windows(rows.score_at, every)
     order = np.argsort(window, kind="stable")
     parts = np.split(order, np.flatnonzero(np.diff(window[order])) + 1)
-    frame = pd.DataFrame([_scores(rows, part, curve, alpha) for part in parts], columns=list(_SCORE_COLUMNS))
-    frame["window_start"] = start
-    responses = _responses(rows, every, alpha)
+    scores = pd.DataFrame([_scores(rows, part, curve, alpha) for part in parts], index=start)
     # Rows with a response have a score, so every window of theirs is there.
-    frame = frame.merge(responses, on="window_start", how="left")
+    frame = scores.join(_responses(rows, curve, every, alpha))
     frame["n_responses"] = frame["n_responses"].fillna(0).astype(np.int64)
-    frame["drifted"] = frame["drifted"].eq(True)
-    return frame
+    frame["drifted"] = frame["drifted"] == 1.0
+    return frame.rename_axis("window_start").reset_index()
 
 
-def _scores(
-    rows: RankerRows, part: np.ndarray[tuple[int], np.dtype[np.intp]], curve: ResponseCurve, alpha: float
-) -> tuple[float, ...]:
+def _scores(rows: RankerRows, part: NDArray[np.intp], curve: ResponseCurve, alpha: float) -> dict[str, float]:
     scores, viewer = rows.raw_score[part], rows.score_viewer[part]
-    n_viewers = np.unique(viewer).size
-    quantile = float(curve.table.at(scores).mean())
-    if n_viewers < 2:
-        return scores.size, n_viewers, quantile, np.nan, np.nan, np.nan, np.nan
-    stability = population_stability_index(curve.table, scores, cluster=viewer, alpha=alpha)
-    distance = kolmogorov_smirnov(curve.table, scores, cluster=viewer)
-    return (
-        scores.size,
-        n_viewers,
-        quantile,
-        stability.value,
-        stability.noise,
-        distance.statistic,
-        distance.p_value,
-    )
+    figures = score_figures(curve.table, scores, viewer, alpha)
+    return {"n_scores": scores.size, "n_viewers": np.unique(viewer).size, **figures}
 
 
-def _responses(rows: RankerRows, every: str, alpha: float) -> pd.DataFrame:
-    names = ["window_start", "n_responses", "drifted", *_WINDOW_COLUMNS[9:-1]]
-    if rows.response.size == 0:
-        empty = pd.DataFrame(columns=names, dtype=np.float64)
-        return empty.astype({"window_start": rows.score_at.dtype})
+def _responses(rows: RankerRows, curve: ResponseCurve, every: str, alpha: float) -> pd.DataFrame:
     window, start = windows(rows.response_at, every)
+    if start.empty:
+        return pd.DataFrame(index=start, columns=list(_RESPONSE_COLUMNS), dtype=np.float64)
     alone = ResponseSums.by_window(window, rows.response, rows.expected, rows.response_viewer)
     so_far = ResponseSums.running(window, rows.response, rows.expected, rows.response_viewer)
     low, high = alone.score_interval(alpha)
-    so_far_low, so_far_high = so_far.always_valid(alpha, 0.0)
-    return pd.DataFrame(
-        {
-            "window_start": start,
-            "n_responses": alone.n,
-            "observed": alone.observed,
-            "expected": alone.expected,
-            "ratio": alone.ratio,
-            "interval_low": low,
-            "interval_high": high,
-            "ratio_so_far": so_far.ratio,
-            "so_far_low": so_far_low,
-            "so_far_high": so_far_high,
-            "drifted": (so_far_low > 1.0) | (so_far_high < 1.0),
-        }
+    so_far_low, so_far_high = so_far.always_valid(alpha, fit_error_of(curve, float(so_far.dispersion[-1])))
+    columns = (
+        alone.n,
+        alone.observed,
+        alone.expected,
+        alone.ratio,
+        low,
+        high,
+        so_far.ratio,
+        so_far_low,
+        so_far_high,
+        ((so_far_low > 1.0) | (so_far_high < 1.0)).astype(np.float64),
     )
+    return pd.DataFrame(dict(zip(_RESPONSE_COLUMNS, columns, strict=True)), index=start)
