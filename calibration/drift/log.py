@@ -107,7 +107,9 @@ def read_log(log: pd.DataFrame, calibrators: CalibratorSet) -> dict[RankerKey, R
     raw_score = numbers(log, "raw_score")
     if np.isinf(raw_score).any():
         first = int(np.argmax(np.isinf(raw_score)))
-        raise CalibrationError(f"raw_score must be finite, or null where not scorable; row {first} has {raw_score[first]}")
+        raise CalibrationError(
+            f"raw_score must be finite, or null where not scorable; row {first} has {raw_score[first]}"
+        )
     scored = ~np.isnan(raw_score)
     if "policy" in log.columns:
         scored &= (log["policy"] == "random").to_numpy(dtype=bool, na_value=False)

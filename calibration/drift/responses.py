@@ -86,7 +86,7 @@ def response_drift(
     >>> drift = response_drift(at, response, np.full(20_000, 0.1), np.arange(20_000) // 20)
     >>> drift.loc[[0, 9], ["n", "ratio", "drifted"]].round(2)
            n  ratio  drifted
-    0   2000   0.81    False
+    0   2000   0.82    False
     9  20000   0.81     True
     """
     refuse_options(alpha, every)
