@@ -73,10 +73,10 @@ def response_drift(
     expected, ``boundary`` the normal mixture of ``calibration.drift.sums``. That is derived for independent
     increments. A viewer who comes back, and a curve fitted slightly too high, make increments correlate
     positively; at equal variance such a Gaussian sum correlates more with its own past, and is therefore less
-    likely to ever cross (Slepian 1962, "The one-sided barrier problem for Gaussian noise"). The
-    guarantee assumes many viewers; it is about the mean ratio since the first row, so a change after a long
-    quiet stretch shows late: start afresh after each new fit. Weekly rhythm is change, too, until it averages
-    out.
+    likely to ever cross (Slepian 1962, "The one-sided barrier problem for Gaussian noise"). V needs many
+    viewers: below 50 equally active ones, or others worth as many, the interval is 0 to infinity. It is about
+    the mean ratio since the first row, so a change after a long quiet stretch shows late: start afresh after
+    each new fit. Weekly rhythm is change, too, until it averages out.
 
     Examples
     --------

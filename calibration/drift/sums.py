@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 PLANNED_RESPONSES = 1000.0
+MINIMUM_VIEWERS = 50.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +28,8 @@ class ResponseSums:
         Rows.
     n_viewers : float64[k]
         Distinct viewers among them.
+    effective_viewers : float64[k]
+        Equally active viewers worth as much (Kish): expected^2 / sum over viewers of expected^2, <= n_viewers.
     observed : float64[k]
         Sum of responses.
     expected : float64[k]
@@ -39,6 +42,7 @@ class ResponseSums:
 
     n: NDArray[np.float64]
     n_viewers: NDArray[np.float64]
+    effective_viewers: NDArray[np.float64]
     observed: NDArray[np.float64]
     expected: NDArray[np.float64]
     model_variance: NDArray[np.float64]
@@ -156,7 +160,8 @@ class ResponseSums:
         between = np.maximum(yy - 2.0 * ratio * ye + ratio**2 * ee, 0.0)
         # One viewer alone says nothing about the noise between viewers.
         unbiased = np.where(n_viewers > 1, n_viewers / np.maximum(n_viewers - 1.0, 1.0), 0.0)
-        return cls(n, n_viewers, observed, expected, model_variance, between * unbiased)
+        effective = expected**2 / ee
+        return cls(n, n_viewers, effective, observed, expected, model_variance, between * unbiased)
 
     @property
     def ratio(self) -> NDArray[np.float64]:
@@ -182,7 +187,8 @@ class ResponseSums:
         Returns
         -------
         low, high : float64[k]
-            low >= 0.
+            low >= 0. 0 and infinity below 50 effective viewers: so few give no variance to rely on, and of
+            looks at one or two very active viewers each some would exclude 1 by chance.
 
         Examples
         --------
@@ -194,6 +200,7 @@ class ResponseSums:
         """
         variance = np.maximum(self.viewer_variance, self.model_variance)
         half = boundary(variance + (fit_error * self.expected) ** 2, alpha)
+        half = np.where(self.effective_viewers < MINIMUM_VIEWERS, np.inf, half)
         return np.maximum(self.observed - half, 0.0) / self.expected, (self.observed + half) / self.expected
 
     def score_interval(self, alpha: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

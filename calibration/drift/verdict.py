@@ -12,7 +12,7 @@ import pandas as pd
 from calibration.drift.log import RankerRows, read_log
 from calibration.drift.responses import CHANGE_TO_SEE, fit_error_of, refuse_options, rows_to_see_change
 from calibration.drift.scores import CUSTOMARY_MODERATE, score_figures
-from calibration.drift.sums import ResponseSums
+from calibration.drift.sums import MINIMUM_VIEWERS, ResponseSums
 from calibration.errors import CalibrationError
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class DriftVerdict:
     observed, expected, ratio : float
         Responses, expected responses, observed / expected.
     interval_low, interval_high : float
-        Of the ratio, always valid, at level alpha / curves compared.
+        Of the ratio, always valid, at level alpha / curves compared; 0 and infinity below 50 viewers.
     rows_needed : int or None
         Responses that show a 10 % change with 80 % power; None = no number does, or no curve.
     psi, psi_noise : float
@@ -233,14 +233,15 @@ def _without_calibrator(key: RankerKey, rows: RankerRows) -> DriftVerdict:
 def _judge(key: RankerKey, rows: RankerRows, curve: ResponseCurve, tolerance: float, alpha: float) -> DriftVerdict:
     n, n_viewers = rows.response.size, np.unique(rows.response_viewer).size
     observed, expected, ratio, low, high = 0.0, 0.0, np.nan, np.nan, np.nan
-    dispersion, per_row = 1.0, curve.mean_response
+    dispersion, per_row, effective_viewers = 1.0, curve.mean_response, 0.0
     if n > 0:
         one_look = np.zeros(n, dtype=np.intp)
         sums = ResponseSums.by_window(one_look, rows.response, rows.expected, rows.response_viewer)
         dispersion, per_row = float(sums.dispersion[0]), float(rows.expected.mean())
-        interval = sums.always_valid(alpha, fit_error_of(curve, dispersion))
+        bounds = sums.always_valid(alpha, fit_error_of(curve, dispersion))
         observed, expected, ratio = float(sums.observed[0]), float(sums.expected[0]), float(sums.ratio[0])
-        low, high = float(interval[0][0]), float(interval[1][0])
+        low, high = float(bounds[0][0]), float(bounds[1][0])
+        effective_viewers = float(sums.effective_viewers[0])
     needed_rows = rows_to_see_change(
         per_row, dispersion=dispersion, alpha=alpha, fit_error=fit_error_of(curve, dispersion)
     )
@@ -249,14 +250,21 @@ def _judge(key: RankerKey, rows: RankerRows, curve: ResponseCurve, tolerance: fl
     status: Status = "stable"
     reasons = []
     if n > 0:
+        interval = f" (always-valid {100 * (1 - alpha):.4g} % interval {_interval(low, high)})" if high < np.inf else ""
         reasons.append(
-            f"responses are {_relative(ratio)} what was expected (always-valid {100 * (1 - alpha):.4g} % interval "
-            f"{_interval(low, high)}), {n:,} rows of {n_viewers:,} viewers {_period(rows)}"
+            f"responses are {_relative(ratio)} what was expected{interval}, {n:,} rows of {n_viewers:,} viewers "
+            f"{_period(rows)}"
         )
     if excludes_one and abs(ratio - 1.0) > tolerance:
         status = "responses_drifted"
     elif excludes_one:
         reasons.append(f"that is within the tolerance of {100 * tolerance:g} %")
+    elif n > 0 and effective_viewers < MINIMUM_VIEWERS:
+        status = "too_few_rows"
+        reasons.append(
+            f"too few viewers to tell: they are worth {effective_viewers:.0f} equally active ones, "
+            f"and it takes {MINIMUM_VIEWERS:.0f}"
+        )
     elif needed_rows is None:
         status = "too_few_rows"
         reasons.append(

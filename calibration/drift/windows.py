@@ -70,9 +70,10 @@ def drift_table(
         - ks, ks_p_value: Kolmogorov-Smirnov distance of the scores, and its p-value (one window).
         - observed, expected, ratio: responses of the window, expected ones, observed / expected.
         - interval_low, interval_high: of the ratio of this window alone; one window in 1 / alpha excludes 1 by
-          chance.
+          chance, more of them where a window has only a few dozen viewers.
         - ratio_so_far, so_far_low, so_far_high: the same over all windows up to this one, always valid, the
-          noise of the fit itself allowed for: P(any of them is wrong) is at most alpha.
+          noise of the fit itself allowed for: P(any of them is wrong) is at most alpha. 0 and infinity until
+          there are 50 viewers.
         - drifted: so_far_low .. so_far_high excludes 1.
 
         NaN where a window has no such row; psi and ks need two viewers.

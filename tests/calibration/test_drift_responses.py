@@ -75,6 +75,20 @@ def test_ten_percent_lower_rates_are_found_with_the_announced_rows() -> None:
     assert np.median(first) < 0.75 * needed, "half of the runs are decided well before"
 
 
+def test_very_active_viewers_one_by_one_raise_no_alarm() -> None:
+    rng = np.random.default_rng(6)
+    alarms = 0
+    for _ in range(150):
+        viewer = np.repeat(np.arange(100), 300)
+        own = np.exp(0.8 * rng.normal(size=100) - 0.32)[viewer]
+        response = (rng.random(viewer.size) < 0.1 * own).astype(float)
+        _, day = np.unique(rng.integers(0, 50, 100), return_inverse=True)
+        sums = ResponseSums.running(day[viewer], response, np.full(viewer.size, 0.1), viewer)
+        alarms += ever_excludes_one(sums).any()
+        assert sums.effective_viewers[-1] == pytest.approx(100)
+    assert alarms / 150 <= 0.06
+
+
 def test_the_interval_covers_a_rate_that_did_change() -> None:
     rng = np.random.default_rng(3)
     covered = 0
@@ -103,7 +117,15 @@ def test_running_sums_equal_those_computed_anew() -> None:
     for last in (0, 4, 9):
         rows = look <= last
         anew = ResponseSums.by_window(np.zeros(rows.sum(), int), response[rows], expected[rows], viewer[rows])
-        for name in ("n", "n_viewers", "observed", "expected", "model_variance", "viewer_variance"):
+        for name in (
+            "n",
+            "n_viewers",
+            "effective_viewers",
+            "observed",
+            "expected",
+            "model_variance",
+            "viewer_variance",
+        ):
             assert getattr(running, name)[last] == pytest.approx(getattr(anew, name)[0]), name
 
 
