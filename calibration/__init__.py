@@ -31,12 +31,23 @@ if TYPE_CHECKING:
         reliability_table,
         smooth_calibration_error,
     )
+    from calibration.drift import (
+        DriftReport,
+        DriftVerdict,
+        drift_table,
+        kolmogorov_smirnov,
+        needs_recalibration,
+        population_stability_index,
+        response_drift,
+    )
 
 __all__ = [
     "CalibrationError",
     "CalibrationSettings",
     "CalibrationWarning",
     "CalibratorSet",
+    "DriftReport",
+    "DriftVerdict",
     "Examination",
     "PositionExamination",
     "QuantileResponseCalibrator",
@@ -52,16 +63,22 @@ __all__ = [
     "calibration_summary",
     "calibration_test",
     "debiased_calibration_error",
+    "drift_table",
     "estimate_base_rate",
     "expected_calibration_error",
+    "kolmogorov_smirnov",
+    "needs_recalibration",
     "noisy_or",
+    "population_stability_index",
     "reliability_table",
+    "response_drift",
     "smooth_calibration_error",
 ]
 
 
-_LATER = {"QuantileResponseCalibrator": "calibration.calibrator"} | dict.fromkeys(
-    (
+_MODULES = {
+    "calibration.calibrator": ("QuantileResponseCalibrator",),
+    "calibration.diagnostics": (
         "calibration_in_the_large",
         "calibration_line",
         "calibration_summary",
@@ -71,8 +88,17 @@ _LATER = {"QuantileResponseCalibrator": "calibration.calibrator"} | dict.fromkey
         "reliability_table",
         "smooth_calibration_error",
     ),
-    "calibration.diagnostics",
-)
+    "calibration.drift": (
+        "DriftReport",
+        "DriftVerdict",
+        "drift_table",
+        "kolmogorov_smirnov",
+        "needs_recalibration",
+        "population_stability_index",
+        "response_drift",
+    ),
+}
+_LATER = {name: module for module, names in _MODULES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:

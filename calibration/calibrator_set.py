@@ -15,7 +15,6 @@ import pandas as pd
 from calibration.binned import BinnedResponses
 from calibration.errors import CalibrationError, UnknownCalibrator
 from calibration.impressions import (
-    RankerKey,
     checked_rows,
     learnable_rows,
     numbers,
@@ -36,10 +35,8 @@ if TYPE_CHECKING:
 
     from calibration.curve import ResponseCurve
     from calibration.examination import Examination
+    from calibration.impressions import Ranker, RankerKey, Segment
     from calibration.sketch import QuantileSketch
-
-    Ranker = tuple[str, str]
-    Segment = tuple[str, str, str]
 
 _log = logging.getLogger(__name__)
 
@@ -291,7 +288,7 @@ class CalibratorSet:
         answer = np.full(len(impressions), np.nan)
         for key, index in rows_by_ranker(impressions).items():
             curve = self[key]
-            answer[index] = answer_by_segment(curve, self._of_segments(key), raw_score[index], names[index])
+            answer[index] = answer_by_segment(curve, self.segments_of(key), raw_score[index], names[index])
             own = usable[learning.get(key, np.empty(0, dtype=np.intp))]
             if own.size == 0:
                 continue
@@ -412,7 +409,8 @@ class CalibratorSet:
     def __len__(self) -> int:
         return len(self.curves)
 
-    def _of_segments(self, key: Ranker) -> dict[str, ResponseCurve]:
+    def segments_of(self, key: Ranker) -> dict[str, ResponseCurve]:
+        """Return the curves of a ranker's segments, by segment."""
         return {each[2]: curve for each, curve in self.segments.items() if each[:2] == key}
 
     def _unknown(self, key: RankerKey) -> UnknownCalibrator:

@@ -16,8 +16,13 @@ if TYPE_CHECKING:
     from calibration.examination import Examination
     from calibration.families import ResponseFamily
 
-RankerKey = tuple[str, str] | tuple[str, str, str]
-"""(entity_type, ranker_version), or (entity_type, ranker_version, segment)"""
+Ranker = tuple[str, str]
+"""(entity_type, ranker_version)"""
+
+Segment = tuple[str, str, str]
+"""(entity_type, ranker_version, segment)"""
+
+RankerKey = Ranker | Segment
 
 
 def learnable_rows(impressions: pd.DataFrame) -> NDArray[np.intp]:
@@ -101,7 +106,7 @@ def checked_rows(
     )
 
 
-def rows_by_ranker(impressions: pd.DataFrame) -> dict[tuple[str, str], NDArray[np.intp]]:
+def rows_by_ranker(impressions: pd.DataFrame) -> dict[Ranker, NDArray[np.intp]]:
     """Group the rows of a table by who scored them.
 
     Parameters
