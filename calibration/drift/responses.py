@@ -76,7 +76,8 @@ def response_drift(
     increments. A viewer who comes back, and a curve fitted slightly too high, make increments correlate
     positively; at equal variance such a Gaussian sum correlates more with its own past, and is therefore less
     likely to ever cross (Slepian 1962, "The one-sided barrier problem for Gaussian noise"). V needs many
-    viewers: below 50 equally active ones, or others worth as many, the interval has no bounds. It is about
+    viewers: below 50 equal ones, or others worth as many, the interval has no bounds. Without an upper bound of
+    responses, viewers are equal if they add alike to V, too: long-tailed dwell times take thousands. It is about
     the mean deviation since the first row, so a change after a long quiet stretch shows late: start afresh after
     each new fit. Weekly rhythm is change, too, until it averages out.
 

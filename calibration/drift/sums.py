@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -9,11 +10,11 @@ import numpy as np
 import pandas as pd
 from scipy.special import lambertw, ndtri
 
-from calibration.families import CONTINUOUS
+from calibration.families import BINARY, CONTINUOUS
 from calibration.quantiles import sum_by_group
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from numpy.typing import NDArray
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 PLANNED_RESPONSES = 1000.0
 MINIMUM_VIEWERS = 50.0
 _ROUNDING = 1e-9
+_POWERS = tuple((power - j, j) for power in (2, 4) for j in range(power + 1))
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +41,9 @@ class ResponseSums:
     n_viewers : float64[k]
         Distinct viewers among them.
     effective_viewers : float64[k]
-        Equally active viewers worth as much (Kish): base^2 / sum over viewers of base^2, <= n_viewers.
+        Equally active viewers worth as much (Kish): base^2 / sum over viewers of base^2, <= n_viewers. Where
+        responses have no upper bound, at most sum(s)^2 / sum(s^2), s a viewer's term of ``viewer_variance``: a
+        variance that a few viewers make is not known, and is too low before the first of them comes.
     observed : float64[k]
         Sum of responses.
     expected : float64[k]
@@ -90,7 +94,6 @@ class ResponseSums:
 
         Examples
         --------
-        >>> from calibration.families import BINARY
         >>> look, viewer, half = np.array([0, 1]), np.array([0, 0]), np.array([0.5, 0.5])
         >>> sums = ResponseSums.running(look, np.array([1.0, 0.0]), half, viewer, BINARY)
         >>> sums.observed, sums.expected, sums.n_viewers
@@ -102,6 +105,8 @@ class ResponseSums:
         so_far = pd.DataFrame({"above": above, "base": base}).groupby(own).cumsum()
         a, b = (so_far[name].to_numpy(dtype=np.float64) for name in ("above", "base"))
         a_before, b_before = a - above, b - base
+        # Sums over viewers of the products of their totals, kept up to date row by row.
+        products = {(i, j): a**i * b**j - a_before**i * b_before**j for i, j in _POWERS}
         last = np.append(np.flatnonzero(np.diff(look)), look.size - 1)
 
         def total(row_amount: Floats) -> Floats:
@@ -113,10 +118,7 @@ class ResponseSums:
             expected,
             family,
             n_viewers=total(np.asarray(~pd.Series(own).duplicated(), dtype=np.float64)),
-            # Sums over viewers of the products of their totals, kept up to date row by row.
-            aa=total(a**2 - a_before**2),
-            ab=total(a * b - a_before * b_before),
-            bb=total(b**2 - b_before**2),
+            products={powers: total(each) for powers, each in products.items()},
         )
 
     @classmethod
@@ -143,7 +145,6 @@ class ResponseSums:
 
         Examples
         --------
-        >>> from calibration.families import BINARY
         >>> ones = np.ones(3)
         >>> ResponseSums.by_window(np.array([0, 1, 1]), ones, ones / 2, np.array([0, 0, 1]), BINARY).observed
         array([1., 2.])
@@ -156,9 +157,7 @@ class ResponseSums:
             expected,
             family,
             n_viewers=sum_by_group(pair[0], np.ones(a.size)),
-            aa=sum_by_group(pair[0], a * a),
-            ab=sum_by_group(pair[0], a * b),
-            bb=sum_by_group(pair[0], b * b),
+            products={(i, j): sum_by_group(pair[0], a**i * b**j) for i, j in _POWERS},
         )
 
     @classmethod
@@ -170,14 +169,16 @@ class ResponseSums:
         family: ResponseFamily,
         *,
         n_viewers: Floats,
-        aa: Floats,
-        ab: Floats,
-        bb: Floats,
+        products: Mapping[tuple[int, int], Floats],
     ) -> ResponseSums:
         above, base = _terms(response, expected, family)
         n, a, b = total(np.ones(response.size)), total(above), total(base)
         deviation = a / b
-        between = np.maximum(aa - 2.0 * deviation * ab + deviation**2 * bb, 0.0)
+
+        def between_viewers(power: int) -> Floats:
+            terms = ((-deviation) ** j * math.comb(power, j) * products[power - j, j] for j in range(power + 1))
+            return np.maximum(sum(terms), 0.0)
+
         # One viewer alone says nothing about the noise between viewers.
         unbiased = np.where(n_viewers > 1, n_viewers / np.maximum(n_viewers - 1.0, 1.0), 0.0)
         if family is CONTINUOUS:
@@ -186,8 +187,15 @@ class ResponseSums:
             model_variance = np.maximum(total(above**2) - deviation * a, rounding)
         else:
             model_variance = total(family.variance(expected))
+        squares, effective = between_viewers(2), b**2 / products[0, 2]
+        if family is not BINARY:
+            fourth_powers = between_viewers(4)
+            # Where viewers hardly vary beside their totals, the fourth powers are rounding.
+            known = (squares > 1e-6 * products[2, 0]) & (fourth_powers > 0)
+            worth = squares**2 / np.where(known, fourth_powers, 1.0)
+            effective = np.where(known, np.minimum(effective, worth), effective)
         return cls(
-            family, n, n_viewers, b**2 / bb, total(response), total(expected), model_variance, between * unbiased
+            family, n, n_viewers, effective, total(response), total(expected), model_variance, squares * unbiased
         )
 
     @property
@@ -245,7 +253,6 @@ class ResponseSums:
 
         Examples
         --------
-        >>> from calibration.families import BINARY
         >>> look, p, viewer = np.repeat([0, 1], [2000, 6000]), np.full(8000, 0.5), np.arange(8000)
         >>> sums = ResponseSums.running(look, np.tile([0.0, 1.0], 4000), p, viewer, BINARY)
         >>> low, high = sums.always_valid(0.05, 0.0)
@@ -275,7 +282,6 @@ class ResponseSums:
 
         Examples
         --------
-        >>> from calibration.families import BINARY
         >>> zero, p, viewer = np.zeros(100, dtype=int), np.full(100, 0.1), np.arange(100)
         >>> low, high = ResponseSums.by_window(zero, np.zeros(100), p, viewer, BINARY).one_look(0.05)
         >>> low.round(3), high.round(3)

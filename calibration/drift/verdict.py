@@ -303,7 +303,7 @@ def _too_few(found: Comparison, curve: ResponseCurve) -> str | None:
     change = found.share_in_words(CHANGE_TO_SEE)
     if found.n > 0 and found.effective_viewers < MINIMUM_VIEWERS:
         return (
-            f"too few viewers to tell: they are worth {found.effective_viewers:.0f} equally active ones, "
+            f"too few viewers to tell: they are worth {found.effective_viewers:.0f} equal ones, "
             f"and it takes {MINIMUM_VIEWERS:.0f}"
         )
     if found.rows_needed is None:

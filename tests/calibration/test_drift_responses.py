@@ -10,7 +10,7 @@ from scipy.stats import norm
 from calibration import CalibrationError, response_drift
 from calibration.drift.comparison import TypicalRow, rows_to_see_change
 from calibration.drift.sums import ResponseSums, boundary
-from calibration.families import BINARY
+from calibration.families import BINARY, CONTINUOUS, COUNT, ResponseFamily
 
 DAYS = 200
 
@@ -110,15 +110,16 @@ def test_one_look_covers_at_its_level() -> None:
     assert 0.93 <= np.mean((low <= 0.8) & (high >= 0.8)) <= 0.99
 
 
-def test_running_sums_equal_those_computed_anew() -> None:
+@pytest.mark.parametrize("family", [BINARY, COUNT, CONTINUOUS])
+def test_running_sums_equal_those_computed_anew(family: ResponseFamily) -> None:
     rng = np.random.default_rng(5)
     n = 400
     look, viewer = rng.permutation(np.arange(n) % 10), rng.integers(0, 30, n)
     response, expected = rng.random(n), rng.uniform(0.1, 0.9, n)
-    running = ResponseSums.running(look, response, expected, viewer, BINARY)
+    running = ResponseSums.running(look, response, expected, viewer, family)
     for last in (0, 4, 9):
         rows = look <= last
-        anew = ResponseSums.by_window(np.zeros(rows.sum(), int), response[rows], expected[rows], viewer[rows], BINARY)
+        anew = ResponseSums.by_window(np.zeros(rows.sum(), int), response[rows], expected[rows], viewer[rows], family)
         for name in (
             "n",
             "n_viewers",

@@ -104,7 +104,7 @@ def test_too_few_rows_say_how_many_are_needed(calibrators: CalibratorSet) -> Non
     verdict = needs_recalibration(shown(rng, 30, rate=5.0), calibrators)[PEOPLE]
     assert (verdict.status, verdict.interval_low, verdict.interval_high) == ("too_few_rows", 0.0, np.inf)
     assert "% above what was expected, 600 rows of 30 viewers" in verdict.reasons[0]
-    assert "too few viewers to tell: they are worth 30 equally active ones, and it takes 50" in verdict.reasons[1]
+    assert "too few viewers to tell: they are worth 30 equal ones, and it takes 50" in verdict.reasons[1]
     little = CalibratorSet.fit(shown(rng, 50))
     verdict = needs_recalibration(shown(rng, 2500), little)[PEOPLE]
     assert (verdict.status, verdict.rows_needed) == ("too_few_rows", None)
