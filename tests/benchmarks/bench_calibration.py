@@ -35,7 +35,7 @@ from calibration_peers import LEFT_OUT, PEERS
 from calibration_real import real_log
 from scipy.special import xlogy
 
-from calibration import CalibrationWarning, QuantileResponseCalibrator
+from calibration import CalibrationWarning, CalibratorSet, QuantileResponseCalibrator
 from calibration.response import Method
 
 if TYPE_CHECKING:
@@ -216,11 +216,28 @@ def losses(found: pd.DataFrame, most: int = 10) -> str:
     return f"{head}; by how much, worst first:\n\n{markdown(rows)}"
 
 
+def overview(by_size: Mapping[int, pd.DataFrame]) -> str:
+    """Return a row per calibrator: error and excess log loss at every size, and the best peer's beside ours."""
+    said = []
+    for metric, words in METRICS.items():
+        means = pd.DataFrame({f"{n:,}": _by_type(found, metric).mean() for n, found in by_size.items()})
+        ours = means.index.str.startswith("ours")
+        means = pd.concat([means[part].sort_values(means.columns[-1]) for part in (ours, ~ours)])
+        cells = means.map(lambda x: "" if np.isnan(x) else f"{x:.4f}")
+        cells.loc[f"{AUTOS[0]} / best peer"] = [
+            f"**{means.loc[AUTOS[0], size] / means.loc[~means.index.str.startswith('ours'), size].min():.2f}**"
+            for size in means.columns
+        ]
+        said.append(f"{words} / base rate, mean over types, by rows:\n")
+        said.append(markdown(cells.rename_axis("calibrator").reset_index().to_dict("records")) + "\n")
+    return "\n".join(said)
+
+
 # ------------------------------------------------------------------ serving
 
 
 def serving() -> str:
-    """Time 50 raw scores at a time, the three ways in turn."""
+    """Time 50 raw scores at a time, the ways in turn."""
     from sklearn.isotonic import IsotonicRegression
 
     rows = truth.draw("people", 100_000, 0)
@@ -228,9 +245,12 @@ def serving() -> str:
     linear = QuantileResponseCalibrator(transforms="all").fit(rows.raw_score, rows.response).curve_
     isotonic = IsotonicRegression(out_of_bounds="clip").fit(rows.raw_score, rows.response)
     asked = rows.test_score[:50]
+    page = CalibratorSet({(f"type {j}", "v1"): (curve, linear)[j % 2] for j in range(12)})
+    rankers, of_rankers = list(page), np.arange(50) % 12
     ways = {
         f"curve.predict ({curve.interpolation})": lambda: curve.predict(asked),
         f"curve.predict ({linear.interpolation})": lambda: linear.predict(asked),
+        "CalibratorSet.predict of 12 rankers": lambda: page.predict(asked, of_rankers, rankers),
         "np.interp on its table": lambda: np.interp(asked, curve.table.centre, curve.values),
         "sklearn isotonic": lambda: isotonic.predict(asked),
     }
@@ -281,12 +301,14 @@ def main() -> None:
         written.append(text + "\n\n")
 
     say(f"# Calibrators on curves of known truth\n\n{versions()}")
+    by_size = {}
     for n in options.sizes:
         seeds = options.seeds or SEEDS.get(n, 1)
-        found = measure(n, seeds, options.types, slow_too=options.slow)
+        found = by_size[n] = measure(n, seeds, options.types, slow_too=options.slow)
         say(f"## {n:,} rows, {len(options.types)} types, {seeds} seeds\n\n{main_table(found)}")
         say(ratios(found))
         say(losses(found))
+    say(f"## Overview\n\n{overview(by_size)}")
     say(serving())
     if options.real:
         try:

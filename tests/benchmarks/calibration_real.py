@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 import peer_data
 from sklearn.compose import make_column_transformer
 from sklearn.linear_model import LogisticRegression
@@ -20,12 +21,11 @@ from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-from calibration import expected_calibration_error, reliability_table
+from calibration import calibration_summary, reliability_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    import pandas as pd
     from calibration_peers import Fit, Floats
 
 N_FOLDS = 5
@@ -34,27 +34,37 @@ NUMBERS = ["affinity", "item_feature_0"]
 
 
 def first_pass(rows: pd.DataFrame, learn: np.ndarray) -> Floats:
-    """Return the log-odds that a plain first-pass ranker gives each row, learnt from the rows of the mask."""
+    """Return the probability that a plain first-pass ranker gives each row, learnt from the rows of the mask."""
     features = make_column_transformer(
         (OneHotEncoder(handle_unknown="ignore"), CATEGORIES), (StandardScaler(), NUMBERS)
     )
     # A small C: the half has 65 clicks.
     ranker = make_pipeline(features, LogisticRegression(C=0.03, max_iter=1000)).fit(rows[learn], rows["click"][learn])
-    return np.asarray(ranker.decision_function(rows), dtype=np.float64)
+    return np.asarray(ranker.predict_proba(rows)[:, 1], dtype=np.float64)
 
 
 def diagnostics(probability: Floats, click: Floats) -> dict[str, object]:
     """Return the diagnostics of one calibrator on rows that it has not seen."""
     rate = float(click.mean())
+    rows = pd.DataFrame({"expected_response": probability, "response": click})
+    (found,) = calibration_summary(rows, cluster_column=None).to_dict("records")
     bounded = np.clip(probability, 1e-12, 1.0 - 1e-12)
     loss = -(click * np.log(bounded) + (1.0 - click) * np.log1p(-bounded)).mean()
     loss_of_rate = -(rate * np.log(rate) + (1.0 - rate) * np.log1p(-rate))
     return {
-        "ECE / rate": expected_calibration_error(probability, click) / rate,
-        "mean / rate": float(probability.mean()) / rate,
+        "rate / mean": _interval(found, "in_the_large", 1.0),
+        "slope": _interval(found, "slope", 1.0),
+        "ECE / rate": _interval(found, "ece", rate),
+        "smooth ECE / rate": _interval(found, "smooth_ece", rate),
+        "p": float(found["p_value"]),
         "log loss / that of the rate": float(loss / loss_of_rate),
         "zeros and ones": int(np.count_nonzero((probability <= 0.0) | (probability >= 1.0))),
     }
+
+
+def _interval(found: Mapping[str, float], name: str, unit: float) -> str:
+    estimate, low, high = (found[name + end] / unit for end in ("", "_low", "_high"))
+    return f"{estimate:.2f} ({low:.2f} - {high:.2f})"
 
 
 def real_log(fits: Mapping[str, Fit]) -> tuple[str, list[dict[str, object]], pd.DataFrame]:
@@ -84,7 +94,7 @@ def real_log(fits: Mapping[str, Fit]) -> tuple[str, list[dict[str, object]], pd.
         table.append({"calibrator": name} | diagnostics(probability, click))
         if reliability is None:
             reliability = reliability_table(probability, click)
-    table.append({"calibrator": "raw score, as log-odds"} | diagnostics(1.0 / (1.0 + np.exp(-score)), click))
+    table.append({"calibrator": "raw score"} | diagnostics(score, click))
     table.append({"calibrator": "the rate itself"} | diagnostics(np.full(click.size, click.mean()), click))
     said = (
         f"Open Bandit, random policy: {len(rows):,} rows, {rows['click'].sum()} clicks; judged on {click.size:,} "
