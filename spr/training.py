@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 import pandas as pd
 
-from calibration import CalibrationError, CalibratorSet, PositionExamination
+from calibration import CalibrationError, CalibratorSet, Examination, PositionExamination, SlotExamination
 from spr import tables
 from spr.assembly import assemble
 from spr.errors import ConfigError, TableError, name_unknown
@@ -136,7 +136,7 @@ def specify_effects(features: CohortFeatures, config: Config) -> list[RandomEffe
 
 
 def fit_calibrators(rows: pd.DataFrame, config: Config) -> CalibratorSet:
-    """Fit one calibrator per (entity type, ranker version) on the random policy, at the reference position.
+    """Fit one calibrator per (entity type, ranker version) on the random policy, at the reference position and slot.
 
     Raises
     ------
@@ -147,12 +147,14 @@ def fit_calibrators(rows: pd.DataFrame, config: Config) -> CalibratorSet:
     if known.empty:
         raise TableError("impressions: no mature row of policy 'random' has both a raw score and a response")
     try:
-        examination = None
+        position = slot = None
         if config.calibration.position_examination:
-            examination = PositionExamination.fit(
+            position = PositionExamination.fit(
                 known["position"].to_numpy(), known["response"].to_numpy(), stratum=known["entity_type"].to_numpy()
             )
-        return CalibratorSet.fit(rows, method=config.calibration.method, examination=examination)
+        if config.calibration.slot_examination is not None:
+            slot = SlotExamination(np.array(config.calibration.slot_examination))
+        return CalibratorSet.fit(rows, method=config.calibration.method, examination=Examination(position, slot))
     except CalibrationError as error:
         raise TableError(f"impressions: {error}") from error
 
