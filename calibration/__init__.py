@@ -14,6 +14,7 @@ from calibration.errors import CalibrationError, SlotExaminationNotIdentified, U
 from calibration.examination import Examination, PositionExamination
 from calibration.noisy_or import noisy_or
 from calibration.quantiles import QuantileTable
+from calibration.shadow import with_shadow_scores
 from calibration.slot_examination import SlotExamination
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ __all__ = [
     "expected_calibration_error",
     "noisy_or",
     "reliability_table",
+    "with_shadow_scores",
 ]
 
 
