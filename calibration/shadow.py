@@ -85,7 +85,7 @@ def with_shadow_scores(impressions: pd.DataFrame, shadow: pd.DataFrame, ranker_v
     if not matched.any():
         raise CalibrationError(
             f"shadow: none of {len(shadow):,} rows has the {', '.join(KEY)} of an impression; "
-            f"first: row 0 has {tuple(shadow[key].iloc[0]) if len(shadow) else ()}"
+            f"first: {_name_row(shadow[key], 0) if len(shadow) else 'no row at all'}"
         )
     entity_types = sorted(set(impressions.loc[matched, "entity_type"]))
     if len(entity_types) > 1:
@@ -108,6 +108,11 @@ def _refuse_broken_keys(key: pd.DataFrame, name: str) -> None:
         rows = np.flatnonzero(wrong.to_numpy())
         if rows.size:
             raise CalibrationError(
-                f"{name}: {', '.join(KEY)} is {what} in {rows.size:,} of {len(key):,} rows; first: row {rows[0]} has "
-                f"{tuple(key.iloc[rows[0]])}"
+                f"{name}: {', '.join(KEY)} is {what} in {rows.size:,} of {len(key):,} rows; first: "
+                f"{_name_row(key, int(rows[0]))}"
             )
+
+
+def _name_row(key: pd.DataFrame, row: int) -> str:
+    (values,) = key.iloc[[row]].to_dict("records")
+    return f"row {row} has " + ", ".join(f"{name}={value!r}" for name, value in values.items())

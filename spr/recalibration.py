@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 
 from calibration import QuantileTable, with_shadow_scores
-from calibration.families import ResponseFamily
 from spr import tables
 from spr.assembly import assemble
 from spr.bundle import file_hashes
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from calibration import CalibratorSet
+    from calibration.families import ResponseFamily
     from spr.ranker import SecondPassRanker
     from spr.tables import Table
 
@@ -202,12 +202,12 @@ def recalibrated(
     if entity_type not in config.entity_types:
         raise UnknownEntityType(name_unknown("entity type", entity_type, config.entity_types))
     logged, scored = _read(ranker, impressions, shadow, entity_type, ranker_version)
-    if calibrators.settings.segment is not None and not calibrators.settings.segment.startswith("context_"):
-        if viewers is None:
-            raise TableError(f"viewers: needed, since calibrators are split by {calibrators.settings.segment!r}")
+    segment = calibrators.settings.segment
+    if viewers is None and segment is not None and not segment.startswith("context_"):
+        raise TableError(f"viewers: needed, since the calibrators are split by {segment!r}")
     known_of_viewers = None if viewers is None else tables.read_viewers(viewers)
     logged_batch, batch = assemble(logged, known_of_viewers), assemble(scored, known_of_viewers)
-    scored = with_segments(scored, batch, calibrators.settings.segment)
+    scored = with_segments(scored, batch, segment)
     key = {"entity_type": entity_type, "ranker_version": ranker_version}
     new = calibrators.refitted(scored, **key)
     reasons = [str(warning) for warning in new[entity_type, ranker_version].warnings]
