@@ -77,6 +77,17 @@ def with_segments(rows: pd.DataFrame, batch: CohortBatch, segment: str | None) -
     ------
     ConfigError
         When no table has the column, or it holds something else than strings or booleans.
+
+    Examples
+    --------
+    >>> import spr
+    >>> from simulations import World
+    >>> from spr import tables
+    >>> from spr.assembly import assemble
+    >>> rows = tables.read_impressions(World(n_viewers=20).tables(2).impressions, spr.Config.named("network"))
+    >>> rows["context_device"] = "phone"
+    >>> set(with_segments(rows, assemble(rows), "context_device")["context_device"])
+    {'phone'}
     """
     if segment is None:
         return rows
@@ -111,6 +122,19 @@ def rankers_by_segment(
         Index into ``rankers``.
     rankers : list of (entity type, ranker version) or (entity type, ranker version, segment)
         The first where the request has no segment.
+
+    Examples
+    --------
+    >>> from datetime import datetime
+    >>> import spr
+    >>> from spr.batch import CohortBatch
+    >>> request = spr.RankingRequest(
+    ...     request_id="r1", at=datetime(2026, 2, 1), viewer=spr.Viewer("v1", features={"activity": "rare"}),
+    ...     cohorts=[spr.Cohort("c", "people", ["p", "q"], [0.1, 0.2], "people-1")],
+    ... )
+    >>> batch = CohortBatch.of_request(request, spr.Config.named("network").entity_types)
+    >>> rankers_by_segment(batch, "activity")
+    (array([0, 0]), [('people', 'people-1', 'rare')])
     """
     if segment is None:
         return batch.ranker, list(batch.rankers)
