@@ -140,6 +140,8 @@ def rankers_by_segment(
         return batch.ranker, list(batch.rankers)
     names = request_segments(batch, segment).tolist()
     code = {name: i for i, name in enumerate(dict.fromkeys(names))}
+    if len(code) == 1:  # one request, in serving: no need to count who is used
+        return batch.ranker, [key if names[0] is None else (*key, names[0]) for key in batch.rankers]
     of_request = np.array([code[name] for name in names])
     of_entity = of_request[batch.request_of_cohort()[batch.cohort_of_entity()]]
     used, ranker = np.unique(of_entity * len(batch.rankers) + batch.ranker, return_inverse=True)
