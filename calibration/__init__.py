@@ -16,6 +16,7 @@ from calibration.examination import Examination, PositionExamination
 from calibration.noisy_or import noisy_or
 from calibration.quantiles import QuantileTable
 from calibration.settings import CalibrationSettings
+from calibration.shadow import with_shadow_scores
 from calibration.sketch import QuantileSketch, ScoreCells
 from calibration.slot_examination import SlotExamination
 
@@ -73,6 +74,7 @@ __all__ = [
     "reliability_table",
     "response_drift",
     "smooth_calibration_error",
+    "with_shadow_scores",
 ]
 
 
