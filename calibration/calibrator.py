@@ -136,7 +136,7 @@ class QuantileResponseCalibrator(BaseEstimator):  # type: ignore[misc]  # scikit
             ``curve_.warnings``.
         """
         rows = CalibrationRows.checked(
-            _one_dimensional(raw_score),
+            _one_column(raw_score),
             response,
             sample_weight,
             examination,
@@ -175,7 +175,7 @@ class QuantileResponseCalibrator(BaseEstimator):  # type: ignore[misc]  # scikit
         """
         if not hasattr(self, "curve_"):
             raise NotFitted("this calibrator is not fitted; call fit(raw_score, response) first")
-        return self.curve_.predict(_one_dimensional(raw_score))
+        return self.curve_.predict(np.asarray(_one_column(raw_score), dtype=np.float64))
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -185,7 +185,7 @@ class QuantileResponseCalibrator(BaseEstimator):  # type: ignore[misc]  # scikit
         return tags
 
 
-def _one_dimensional(raw_score: ArrayLike) -> NDArray[np.float64]:
+def _one_column(raw_score: ArrayLike) -> NDArray[Any]:
     # a pipeline hands one column over as float[n, 1]
     scores = np.asarray(raw_score)
-    return np.asarray(scores[:, 0] if scores.ndim == 2 and scores.shape[1] == 1 else scores, dtype=np.float64)
+    return scores[:, 0] if scores.ndim == 2 and scores.shape[1] == 1 else scores
