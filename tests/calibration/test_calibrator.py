@@ -119,7 +119,7 @@ def test_degenerate_rows_have_the_stated_answers(method: str, transforms: str) -
     with pytest.warns(CalibrationWarning, match="every one of 9 rows has a response"):
         every = clone(model).fit(scores, np.ones(9))
     np.testing.assert_allclose(every.predict([-5.0, 4.0, 50.0]), 1 - 0.5 / 10)
-    with pytest.warns(CalibrationWarning, match="all 40 rows have one raw score"):
+    with pytest.warns(CalibrationWarning, match="all 40 rows are in one bin"):
         tied = clone(model).fit(np.full(40, 3.0), np.arange(40) < 10)
     np.testing.assert_allclose(tied.predict([0.0, 3.0, 9.0]), 0.25)
     five = clone(model).fit([3.0, 1.0, 2.0, 5.0, 4.0], [0, 0, 1, 1, 0]).predict(np.linspace(0, 6, 99))
