@@ -64,7 +64,7 @@ def calibrators(impressions: pd.DataFrame) -> CalibratorSet:
 def _page(impressions: pd.DataFrame) -> tuple[NDArray[np.float64], NDArray[np.intp], list[Any]]:
     names = list(zip(impressions["entity_type"], impressions["ranker_version"], impressions["activity"], strict=True))
     rankers = sorted(set(names))
-    return impressions["raw_score"].to_numpy(), np.array([rankers.index(each) for each in names]), rankers
+    return impressions["raw_score"].to_numpy(copy=True), np.array([rankers.index(each) for each in names]), rankers
 
 
 def test_every_segment_gets_a_curve_and_the_rankers_keep_theirs(
@@ -78,8 +78,8 @@ def test_every_segment_gets_a_curve_and_the_rankers_keep_theirs(
         assert calibrators[key].to_dict() == plain[key].to_dict()
     assert plain.version != calibrators.version
     assert list(calibrators) == list(plain)
-    for key, curve in calibrators.segments.items():
-        rows = impressions[(impressions["entity_type"] == key[0]) & (impressions["activity"] == key[2])]
+    for segment, curve in calibrators.segments.items():
+        rows = impressions[(impressions["entity_type"] == segment[0]) & (impressions["activity"] == segment[2])]
         assert (curve.n_rows, curve.n_positive) == (len(rows), rows["response"].sum())
 
 
@@ -107,7 +107,7 @@ def test_an_unknown_segment_is_answered_by_the_ranker_and_an_unknown_ranker_refu
     assert calibrators["people", "v1", "never seen"] is curve
     assert calibrators["people", "v1", "daily"] is calibrators.segments["people", "v1", "daily"]
     score = np.array([0.3, 0.3, np.nan])
-    rankers = [("people", "v1", "never seen"), ("people", "v1", "daily"), ("event", "v1")]
+    rankers: list[Any] = [("people", "v1", "never seen"), ("people", "v1", "daily"), ("event", "v1")]
     answer = calibrators.predict(score, np.array([0, 1, 2]), rankers)
     expected = [curve.predict(score[:1])[0], calibrators["people", "v1", "daily"].predict(score[:1])[0], np.nan]
     np.testing.assert_array_equal(answer, expected)

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from calibration import QuantileResponseCalibrator, ResponseCurve
+from calibration.curve import Interpolation
 from calibration.errors import CalibrationWarning
 from calibration.families import expit
 from calibration.form import CurveForm
@@ -19,7 +20,7 @@ LARGEST = np.finfo(np.float64).max
 
 @st.composite
 def curves(draw: st.DrawFn) -> ResponseCurve:
-    interpolation = draw(st.sampled_from(["step", "linear"]))
+    interpolation: Interpolation = draw(st.sampled_from(["step", "linear"]))
     wide = st.floats(-LARGEST, LARGEST) if interpolation == "step" else st.integers(-64, 64).map(lambda j: j / 8)
     scores = sorted(draw(st.lists(wide, min_size=1, max_size=8, unique=True)))
     m = len(scores)

@@ -21,12 +21,13 @@ FORM = asdict(CurveForm("loglinear"))
 def _curve(response: str = "binary", seed: int = 0, n: int = 20_000, **parameters: object) -> ResponseCurve:
     rng = np.random.default_rng(seed)
     z = rng.normal(size=n)
-    y = {
-        "binary": lambda: rng.random(n) < expit(-2.0 + z),
-        "count": lambda: rng.poisson(np.exp(-0.5 + 0.7 * z)),
-        "continuous": lambda: 3.0 + z + rng.normal(size=n),
-    }[response]()
-    return QuantileResponseCalibrator(response=response, **parameters).fit(z, y).curve_  # type: ignore[arg-type]  # of tests
+    draws = {
+        "binary": rng.random(n) < expit(-2.0 + z),
+        "count": rng.poisson(np.exp(-0.5 + 0.7 * z)),
+        "continuous": 3.0 + z + rng.normal(size=n),
+    }
+    model = QuantileResponseCalibrator(response=response, **parameters)  # type: ignore[arg-type]  # of several types
+    return model.fit(z, draws[response]).curve_
 
 
 @pytest.mark.parametrize("transforms", ["rank", "all"])

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from calibration import ResponseCurve
 from calibration.families import ResponseFamily, expit
 from calibration.response import fit_curve
 from calibration.rows import CalibrationRows
 from calibration.segments import answer_by_segment, by_segment, segment_curves
+
+if TYPE_CHECKING:
+    from calibration import ResponseCurve
 
 BASE = {"binary": -2.5, "count": -1.0, "continuous": 2.0}
 METHODS = ("auto", "loglinear", "spline", "isotonic", "steps", "sigmoid")
@@ -66,14 +70,20 @@ def test_fifty_rows_stay_near_the_ranker_and_fifty_thousand_follow_their_own(res
         away = np.abs(world.family.link(found["0"].predict(grid)) - world.family.link(curve.predict(grid)))
         assert away.max() < 1.0
         for name in ("1", "2"):
-            assert world.error(name, found[name]) < 0.08
-            assert world.error(name, curve) > 2 * world.error(name, found[name])
+            inside = world.segment == int(name)
+            truth = world.truth[inside]
+            own, ranker = (
+                np.abs(each.predict(world.z[inside]) - truth).mean() / np.abs(truth).mean()
+                for each in (found[name], curve)
+            )
+            assert own < 0.035
+            assert ranker > 0.15
 
 
 @pytest.mark.parametrize("response", ["binary", "count", "continuous"])
 def test_partial_pooling_beats_no_pooling_and_full_pooling(response: str) -> None:
     squares = []
-    for seed in range(3):
+    for seed in range(2):
         rng = np.random.default_rng(100 + seed)
         sizes = rng.permutation(np.geomspace(40, 3000, 16).astype(int)).tolist()
         level, steepness = rng.normal(0.0, 0.4, 16).tolist(), rng.normal(0.0, 0.2, 16).tolist()
@@ -92,7 +102,7 @@ def test_partial_pooling_beats_no_pooling_and_full_pooling(response: str) -> Non
 
 @pytest.mark.parametrize("response", ["binary", "count", "continuous"])
 def test_equal_segments_stay_with_the_ranker(response: str) -> None:
-    world = Segmented(response, [300] * 12, [0.0] * 12, seed=3)
+    world = Segmented(response, [300] * 8, [0.0] * 8, seed=3)
     curve = world.curve()
     found = segment_curves(curve, world.parts)
     partial = np.mean([world.error(name, each) for name, each in found.items()])
