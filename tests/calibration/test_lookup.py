@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from calibration import QuantileResponseCalibrator, ResponseCurve
-from calibration.curve import Interpolation
 from calibration.errors import CalibrationWarning
 from calibration.families import expit
 from calibration.form import CurveForm
 from calibration.lookup import CurveLookup
 from calibration.quantiles import QuantileTable
+
+if TYPE_CHECKING:
+    from calibration.curve import Interpolation
 
 LARGEST = np.finfo(np.float64).max
 
