@@ -142,13 +142,15 @@ class QuantileResponseCalibrator(BaseEstimator):  # type: ignore[misc]  # scikit
             examination,
             family=ResponseFamily.named(self.response),
         )
+        is_sampled = 0.0 < self.negative_sampling_rate < 1.0 and self.response == "binary"
+        is_weighted = is_sampled and examination is not None
         self.curve_ = fit_curve(
-            rows,
+            rows.of_population(self.negative_sampling_rate) if is_weighted else rows,
             method=self.method,
             transforms=self.transforms,
             response=self.response,
             n_bins=self.n_bins,
-            negative_sampling_rate=self.negative_sampling_rate,
+            negative_sampling_rate=1.0 if is_weighted else self.negative_sampling_rate,
         )
         self.n_dropped_ = rows.n_dropped
         for warning in self.curve_.warnings:

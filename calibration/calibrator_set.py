@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from calibration.curve import ResponseCurve
     from calibration.examination import Examination
+    from calibration.rows import CalibrationRows
     from calibration.sketch import QuantileSketch
 
     Ranker = tuple[str, str]
@@ -160,8 +161,8 @@ class CalibratorSet:
         curves: dict[Ranker, ResponseCurve] = {}
         segments: dict[Segment, ResponseCurve] = {}
         for key, index in groups.items():
-            rows = checked_rows(impressions, usable[index], examination, settings.family(key[0]))
-            curves[key] = settings.fit_curve(key[0], rows)
+            rows = _rows_of(key[0], impressions, usable[index], examination, settings)
+            curves[key] = settings.fit_curve(key[0], rows, is_population=examination is not None)
             parts = by_segment(rows, segment_names(impressions, settings.segment)[usable[index]])
             segments |= {(*key, name): each for name, each in segment_curves(curves[key], parts).items()}
             _log_warnings(key, curves[key])
@@ -277,7 +278,7 @@ class CalibratorSet:
         -----
         The quantile tables and chosen methods are those of this set; only the response rates are refitted,
         on the other folds' rows. Below 500 positives the noise of smaller fits costs more than a row's own
-        small share in a pooled curve, so that curve answers for every row.
+        small share in a pooled curve, so that curve answers for every row; as it does where one fold has every row.
         """
         fold = np.asarray(fold)
         if n_folds < 2 or fold.shape != (len(impressions),) or np.any((fold < 0) | (fold >= n_folds)):
@@ -295,11 +296,13 @@ class CalibratorSet:
             own = usable[learning.get(key, np.empty(0, dtype=np.intp))]
             if own.size == 0:
                 continue
-            rows = checked_rows(impressions, own, self.examination, self.settings.family(key[0]))
+            rows = _rows_of(key[0], impressions, own, self.examination, self.settings)
             if np.count_nonzero(rows.response) < POSITIVES_TO_CROSS_FIT:
                 continue
             for held_out, binned in enumerate(BinnedResponses.without_each(rows, curve.table, fold[own], n_folds)):
                 inside, others = index[fold[index] == held_out], np.flatnonzero(fold[own] != held_out)
+                if others.size == 0:
+                    continue
                 refitted = curve.with_rates_of(binned)
                 parts = segment_curves(refitted, by_segment(rows.take(others), names[own][others]))
                 answer[inside] = answer_by_segment(refitted, parts, raw_score[inside], names[inside])
@@ -488,6 +491,18 @@ class CalibratorSet:
             ]
         )
         return frame if self.segments else frame.drop(columns="segment")
+
+
+def _rows_of(
+    entity_type: str,
+    impressions: pd.DataFrame,
+    index: NDArray[np.intp],
+    examination: Examination | None,
+    settings: CalibrationSettings,
+) -> CalibrationRows:
+    rows = checked_rows(impressions, index, examination, settings.family(entity_type))
+    rate = settings.negative_sampling_rate.get(entity_type, 1.0)
+    return rows if examination is None or rate == 1.0 else rows.of_population(rate)
 
 
 def _log_warnings(key: Ranker, curve: ResponseCurve) -> None:

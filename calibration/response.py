@@ -51,13 +51,14 @@ def fit_curve(
     ------
     CalibrationError
         An unknown method, transforms or response, n_bins < 1, ``"beta"`` on scores outside [0, 1], or a
-        negative sampling rate outside (0, 1] or for a response that is not binary.
+        negative sampling rate outside (0, 1], for a response that is not binary, or for rows with examination.
 
     Notes
     -----
     Where only a share w of the rows without a response was kept, the curve of the sample answers for odds that
     are 1 / w times too large: its log-odds are shifted by log w (He et al. 2014, "Practical lessons from
-    predicting clicks on ads at Facebook", section 6.3). Bins are cut in the whole population.
+    predicting clicks on ads at Facebook", section 6.3). Bins are cut in the whole population. The shift is wrong
+    where rows are examined less than the reference position: ``CalibrationRows.of_population`` is for these.
 
     Examples
     --------
@@ -78,6 +79,11 @@ def fit_curve(
         raise CalibrationError(
             f"negative_sampling_rate is {negative_sampling_rate}; it must be in (0, 1], and 1 unless the response "
             f"is binary (it is {response})"
+        )
+    if negative_sampling_rate < 1.0 and np.any(rows.exposure < rows.weight * (1.0 - 1e-9)):
+        raise CalibrationError(
+            f"negative_sampling_rate is {negative_sampling_rate} and examination is below 1: weigh the rows instead, "
+            "rows.of_population(negative_sampling_rate)"
         )
     population = rows.response_sum + (rows.weight - rows.response_sum) / negative_sampling_rate
     weight = rows.weight if negative_sampling_rate == 1.0 else population

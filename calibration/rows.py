@@ -130,6 +130,42 @@ class CalibrationRows:
         """Of these, rows with a response > 0."""
         return int(np.count_nonzero(self.response > 0))
 
+    def of_population(self, negative_sampling_rate: float) -> CalibrationRows:
+        """Return the rows of the log that these were sampled from: a row without a response stands for 1 / rate.
+
+        Parameters
+        ----------
+        negative_sampling_rate : float
+            The share of rows without a response that was kept, in (0, 1].
+
+        Returns
+        -------
+        CalibrationRows
+            With other weights.
+
+        Raises
+        ------
+        CalibrationError
+            A rate outside (0, 1].
+
+        Notes
+        -----
+        Sampling multiplies the odds of a response of a *row* by 1 / rate, and a row's odds are not its relative
+        examination times those at the reference position: with examination, no shift of the log-odds undoes the
+        sampling, but responses per weighted examination are unbiased.
+
+        Examples
+        --------
+        >>> CalibrationRows.checked([0.1, 0.2], [1, 0]).of_population(0.1).weight
+        array([ 1., 10.])
+        """
+        if not 0.0 < negative_sampling_rate <= 1.0:
+            raise CalibrationError(f"negative_sampling_rate is {negative_sampling_rate}; it must be in (0, 1]")
+        weight = self.weight * (self.response + (1.0 - self.response) / negative_sampling_rate)
+        return CalibrationRows(
+            self.raw_score, self.response * self.weight / weight, weight, self.examination, self.n_dropped
+        )
+
     def take(self, index: NDArray[np.intp]) -> CalibrationRows:
         """Return the rows at these positions.
 

@@ -93,7 +93,7 @@ def segment_curves(curve: ResponseCurve, segments: Mapping[str, ScoredResponses]
         deviations = {name: _posterior(eta, basis, binned, scale, variance, family) for name, binned in sums.items()}
         moments = sum(each.mode**2 + np.diag(each.covariance) for each in deviations.values())
         updated = (moments + PRIOR_SEGMENTS * customary) / (len(deviations) + PRIOR_SEGMENTS)
-        if np.allclose(updated, variance, rtol=1e-4):
+        if np.allclose(updated, variance, rtol=1e-4, atol=0.0):
             break
         variance = updated
     answer = {}

@@ -60,6 +60,11 @@ class CalibrationSettings:
         for entity_type, rate in self.negative_sampling_rate.items():
             if not 0.0 < rate <= 1.0:
                 raise CalibrationError(f"negative_sampling_rate of {entity_type!r} is {rate}; it must be in (0, 1]")
+            if rate < 1.0 and self.response.get(entity_type, "binary") != "binary":
+                raise CalibrationError(
+                    f"negative_sampling_rate of {entity_type!r} is {rate}; it must be 1 unless the response is binary "
+                    f"(it is {self.response[entity_type]})"
+                )
         for name in ("response", "negative_sampling_rate"):
             object.__setattr__(self, name, MappingProxyType(dict(sorted(getattr(self, name).items()))))
 
@@ -67,14 +72,14 @@ class CalibrationSettings:
         """Return what a response of this entity type is."""
         return ResponseFamily.named(self.response.get(entity_type, "binary"))
 
-    def fit_curve(self, entity_type: str, rows: ScoredResponses) -> ResponseCurve:
-        """Fit the curve of one ranker of this entity type."""
+    def fit_curve(self, entity_type: str, rows: ScoredResponses, *, is_population: bool = False) -> ResponseCurve:
+        """Fit the curve of one ranker of this entity type; sampling of a population is already undone."""
         return fit_curve(
             rows,
             method=self.method,
             transforms=self.transforms,
             response=self.family(entity_type).name,
-            negative_sampling_rate=self.negative_sampling_rate.get(entity_type, 1.0),
+            negative_sampling_rate=1.0 if is_population else self.negative_sampling_rate.get(entity_type, 1.0),
         )
 
     def to_dict(self) -> dict[str, Any]:

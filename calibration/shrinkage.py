@@ -70,7 +70,9 @@ def shrink_to_curve(
     trials, responses = binned.exposure[seen] / scale, binned.responses[seen] / scale
     eta = family.link(smooth)
     information = trials * family.variance(smooth[seen])
-    n_blocks = int(min(MOST_BLOCKS, information.sum() // INFORMATION_PER_BLOCK))
+    # a number's information has its units; its rows have none
+    countable = binned.exposure[seen].sum() if family.name == "continuous" else information.sum()
+    n_blocks = int(min(MOST_BLOCKS, countable // INFORMATION_PER_BLOCK))
     if n_blocks < 3:
         return smooth
     below = np.cumsum(information) - information / 2
@@ -120,7 +122,11 @@ def dispersion(smooth: Floats, binned: BinnedResponses, family: ResponseFamily) 
     shown_mean = smooth[seen] * exposure / weight
     squared_residuals = binned.squares[seen] - 2.0 * shown_mean * responses + weight * shown_mean**2
     pearson = float((squared_residuals / family.variance(shown_mean)).sum())
-    return max(pearson / max(float(weight.sum()) - 1.0, 1.0), SMALLEST_DISPERSION)
+    n = float(weight.sum())
+    smallest = SMALLEST_DISPERSION
+    if family.name == "continuous":  # it has units: no smaller than the rounding of the squares
+        smallest = 1e-14 * float(binned.squares[seen].sum()) / max(n, 1.0) or SMALLEST_DISPERSION
+    return max(pearson / max(n - 1.0, 1.0), smallest)
 
 
 def _between_block_variance(residual: Floats, precision: Floats) -> float:

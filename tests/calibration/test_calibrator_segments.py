@@ -314,6 +314,15 @@ def test_counts_are_cross_fitted_without_their_own_fold() -> None:
     np.testing.assert_array_equal(original[inside], after[inside])
 
 
+def test_one_fold_with_every_row_is_answered_by_the_pooled_curves() -> None:
+    impressions = _mixed_impressions(2)
+    calibrators = CalibratorSet.fit(impressions, response=RESPONSE)
+    answer = calibrators.cross_fitted(impressions, np.zeros(len(impressions), dtype=np.intp), 2)
+    for entity_type, rows in impressions.groupby("entity_type"):
+        expected = calibrators[str(entity_type), "v1"].predict(rows["raw_score"].to_numpy())
+        np.testing.assert_array_equal(answer[rows.index], expected)
+
+
 def test_a_count_where_a_click_is_expected_is_refused_by_row() -> None:
     impressions = _mixed_impressions()
     with pytest.raises(CalibrationError, match=r"response must be in \[0, 1\]"):
@@ -356,6 +365,22 @@ def test_negative_sampling_is_undone_for_the_type_that_was_sampled() -> None:
         CalibratorSet.fit(impressions, response={"people": "count"}, negative_sampling_rate={"people": 0.1})
 
 
+def test_negative_sampling_and_examination_are_undone_together() -> None:
+    impressions = pd.concat([_activity_impressions(seed) for seed in range(6)], ignore_index=True)
+    rng = np.random.default_rng(5)
+    position = PositionExamination(np.array([1.0, 0.5, 0.25]))
+    impressions["response"] *= rng.random(len(impressions)) < position.at(impressions["position"])
+    sampled = impressions[(impressions["response"] > 0) | (rng.random(len(impressions)) < 0.2)].reset_index(drop=True)
+    rates, examination = {"people": 0.2, "event": 0.2}, Examination(position)
+    found = CalibratorSet.fit(sampled, negative_sampling_rate=rates, segment="activity", examination=examination)
+    score, number, rankers = _page(sampled)
+    truth = sampled["truth"].to_numpy()
+    fold = sampled["viewer"].to_numpy() % 2
+    for answer in (found.predict(score, number, rankers), found.cross_fitted(sampled, fold, 2)):
+        assert answer.mean() == pytest.approx(truth.mean(), rel=0.06)
+        assert np.abs(answer - truth).mean() / truth.mean() < 0.1
+
+
 def test_settings_survive_a_dict_and_json() -> None:
     settings = CalibrationSettings("spline", "all", {"b": "count", "a": "continuous"}, {"people": 0.1}, "activity")
     assert CalibrationSettings.from_dict(json.loads(json.dumps(settings.to_dict()))) == settings
@@ -378,6 +403,10 @@ def test_settings_survive_a_dict_and_json() -> None:
         ({"negative_sampling_rate": {"people": float("nan")}}, "is nan"),
         ({"negative_sampling_rate": {"people": "half"}}, "rates must be numbers"),
         ({"negative_sampling_rate": {"people": True}}, "rates must be numbers"),
+        (
+            {"response": {"people": "count"}, "negative_sampling_rate": {"people": 0.5}},
+            "is 0.5; it must be 1 unless the response is binary .it is count",
+        ),
         ({"segment": 3}, "segment is 3"),
         ({"extra": 1}, "settings have the fields"),
     ],

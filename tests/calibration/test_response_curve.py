@@ -14,6 +14,8 @@ from calibration.base_rate import estimate_base_rate
 from calibration.families import expit
 from calibration.form import CurveForm
 from calibration.quantiles import QuantileTable
+from calibration.response import fit_curve
+from calibration.rows import CalibrationRows
 
 FORM = asdict(CurveForm("loglinear"))
 
@@ -175,6 +177,27 @@ def test_negative_sampling_is_undone() -> None:
     assert curve.mean_response == pytest.approx(clicked.mean(), rel=0.03)
     assert curve.table.weight.sum() == pytest.approx(z.size, rel=0.02)
     assert curve.shift == pytest.approx(np.log(0.1))
+
+
+def test_negative_sampling_is_undone_where_examination_is_corrected() -> None:
+    rng = np.random.default_rng(11)
+    z = rng.normal(size=400_000)
+    examination = np.array([1.0, 0.5, 0.25])[rng.integers(0, 3, z.size)]
+    clicked = rng.random(z.size) < expit(-1.0 + z) * examination
+    kept = clicked | (rng.random(z.size) < 0.1)
+    model = QuantileResponseCalibrator(negative_sampling_rate=0.1)
+    model.fit(z[kept], clicked[kept], examination=examination[kept])
+    grid = np.array([-2.0, -1.0, 0.0, 1.0, 2.0])
+    np.testing.assert_allclose(model.predict(grid), expit(-1.0 + grid), rtol=0.07)
+    assert model.curve_.base_rate == pytest.approx(clicked.sum() / examination.sum(), rel=0.02)
+    rows = CalibrationRows.checked(z[kept], clicked[kept], None, examination[kept])
+    with pytest.raises(CalibrationError, match="examination is below 1: weigh the rows"):
+        fit_curve(rows, negative_sampling_rate=0.1)
+    shares = CalibrationRows.checked([1.0, 2.0, 3.0], [0.0, 0.25, 1.0], [2.0, 4.0, 1.0]).of_population(0.1)
+    np.testing.assert_allclose(shares.weight, [20.0, 31.0, 1.0])
+    np.testing.assert_allclose(shares.response_sum, [0.0, 1.0, 1.0])
+    with pytest.raises(CalibrationError, match="negative_sampling_rate is 0"):
+        rows.of_population(0.0)
 
 
 def test_warnings_are_empty_for_ordinary_rows() -> None:

@@ -182,6 +182,21 @@ def test_segments_of_any_rows_are_monotone_and_inside(
         assert np.all((answer > family.lowest) & (answer < family.highest) & np.isfinite(answer))
 
 
+@pytest.mark.parametrize(("unit", "offset"), [(1e-7, 0.0), (1e-3, 0.0), (1e5, 0.0), (1.0, 1e5)])
+def test_units_of_numbers_do_not_matter(unit: float, offset: float) -> None:
+    world = Segmented("continuous", [60, 600, 2000], [1.5, -0.5, 0.0], [0.2, -0.2, 0.0], seed=12)
+    grid = np.linspace(-2.0, 2.0, 9)
+
+    def answers(scale: float, shift: float) -> list[np.ndarray]:
+        rows = CalibrationRows.checked(world.z, world.rows.response * scale + shift, family=world.family)
+        curve = fit_curve(rows, response="continuous")
+        found = segment_curves(curve, by_segment(rows, world.segment.astype(str).astype(object)))
+        return [(each.predict(grid) - shift) / scale for each in (curve, *found.values())]
+
+    for plain, moved in zip(answers(1.0, 0.0), answers(unit, offset), strict=True):
+        np.testing.assert_allclose(plain, moved, atol=0.03)
+
+
 def test_a_falling_segment_is_flat_and_not_falling() -> None:
     rng = np.random.default_rng(8)
     z = rng.normal(size=40_000)
