@@ -72,6 +72,8 @@ class BinnedResponses:
         Sum of weight * examination. A bin with 0 is only predicted.
     squares : float64[m]
         Sum of weight * response^2; it tells how much responses vary.
+    weight : float64[m]
+        Sum of weight. The table's own are those of the rows it was cut from, which may be others.
 
     Examples
     --------
@@ -85,6 +87,7 @@ class BinnedResponses:
     responses: Floats
     exposure: Floats
     squares: Floats
+    weight: Floats
 
     @classmethod
     def of(cls, rows: ScoredResponses, table: QuantileTable | None = None) -> BinnedResponses:
@@ -103,8 +106,7 @@ class BinnedResponses:
         if table is None:
             table = QuantileTable.fit(rows.raw_score, rows.weight)
         bins, m = table.assign(rows.raw_score), table.lower.size
-        sums = (sum_by_group(bins, each, m) for each in (rows.response_sum, rows.exposure, rows.response_squares))
-        return cls(table, *sums)
+        return cls(table, *(sum_by_group(bins, each, m) for each in _columns(rows)))
 
     @classmethod
     def without_each(
@@ -128,13 +130,16 @@ class BinnedResponses:
         """
         m = table.lower.size
         cell = fold * m + table.assign(rows.raw_score)
-        columns = (rows.response_sum, rows.exposure, rows.response_squares)
-        by_fold = [sum_by_group(cell, each, n_folds * m).reshape(n_folds, m) for each in columns]
+        by_fold = [sum_by_group(cell, each, n_folds * m).reshape(n_folds, m) for each in _columns(rows)]
         # a matrix product and not total - own: rounding must not leave 1e-17 responses in an empty bin
         for others in 1.0 - np.eye(n_folds):
             yield cls(table, *(others @ sums for sums in by_fold))
 
     def only(self, kept: NDArray[np.bool_]) -> BinnedResponses:
         """Return the same bins where those not kept, bool[m], have no rows."""
-        zeroed = (np.where(kept, each, 0.0) for each in (self.responses, self.exposure, self.squares))
-        return BinnedResponses(self.table, *zeroed)
+        sums = (self.responses, self.exposure, self.squares, self.weight)
+        return BinnedResponses(self.table, *(np.where(kept, each, 0.0) for each in sums))
+
+
+def _columns(rows: ScoredResponses) -> tuple[Floats, Floats, Floats, Floats]:
+    return rows.response_sum, rows.exposure, rows.response_squares, rows.weight

@@ -136,19 +136,23 @@ class QuantileResponseCalibrator(BaseEstimator):  # type: ignore[misc]  # scikit
             ``curve_.warnings``.
         """
         rows = CalibrationRows.checked(
-            _one_dimensional(raw_score),
+            _one_column(raw_score),
             response,
             sample_weight,
             examination,
             family=ResponseFamily.named(self.response),
         )
+        if self.response != "binary" and self.negative_sampling_rate != 1.0:
+            raise CalibrationError(
+                f"negative_sampling_rate is {self.negative_sampling_rate}; it must be 1 unless the response is binary "
+                f"(it is {self.response})"
+            )
         self.curve_ = fit_curve(
-            rows,
+            rows.of_population(self.negative_sampling_rate),
             method=self.method,
             transforms=self.transforms,
             response=self.response,
             n_bins=self.n_bins,
-            negative_sampling_rate=self.negative_sampling_rate,
         )
         self.n_dropped_ = rows.n_dropped
         for warning in self.curve_.warnings:
@@ -177,11 +181,13 @@ class QuantileResponseCalibrator(BaseEstimator):  # type: ignore[misc]  # scikit
         """
         if not hasattr(self, "curve_"):
             raise NotFitted("this calibrator is not fitted; call fit(raw_score, response) first")
-        scores = _one_dimensional(raw_score)
+        scores = np.asarray(_one_column(raw_score), dtype=np.float64)
         if np.isinf(scores).any():
             first = np.unravel_index(int(np.argmax(np.isinf(scores))), scores.shape)
             row = ", ".join(str(each) for each in first)
-            raise CalibrationError(f"raw_score must be finite, or NaN where not scorable; row {row} has {scores[first]}")
+            raise CalibrationError(
+                f"raw_score must be finite, or NaN where not scorable; row {row} has {scores[first]}"
+            )
         return self.curve_.predict(scores)
 
     def __sklearn_tags__(self) -> Any:
@@ -192,7 +198,7 @@ class QuantileResponseCalibrator(BaseEstimator):  # type: ignore[misc]  # scikit
         return tags
 
 
-def _one_dimensional(raw_score: ArrayLike) -> NDArray[np.float64]:
+def _one_column(raw_score: ArrayLike) -> NDArray[Any]:
     # a pipeline hands one column over as float[n, 1]
     scores = np.asarray(raw_score)
-    return np.asarray(scores[:, 0] if scores.ndim == 2 and scores.shape[1] == 1 else scores, dtype=np.float64)
+    return scores[:, 0] if scores.ndim == 2 and scores.shape[1] == 1 else scores

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from calibration.curve import ResponseCurve
     from calibration.examination import Examination
     from calibration.impressions import Ranker, RankerKey, Segment
+    from calibration.rows import CalibrationRows
     from calibration.sketch import QuantileSketch
 
 _log = logging.getLogger(__name__)
@@ -157,7 +158,7 @@ class CalibratorSet:
         curves: dict[Ranker, ResponseCurve] = {}
         segments: dict[Segment, ResponseCurve] = {}
         for key, index in groups.items():
-            rows = checked_rows(impressions, usable[index], examination, settings.family(key[0]))
+            rows = _rows_of(key[0], impressions, usable[index], examination, settings)
             curves[key] = settings.fit_curve(key[0], rows)
             parts = by_segment(rows, segment_names(impressions, settings.segment)[usable[index]])
             segments |= {(*key, name): each for name, each in segment_curves(curves[key], parts).items()}
@@ -177,7 +178,7 @@ class CalibratorSet:
         sketches : mapping of (entity_type, ranker_version) or (..., segment) to QuantileSketch
             Of usable rows: random policy, response known. A ranker's segments are merged into its own curve.
         settings : CalibrationSettings, optional
-            How to fit; sampling and examination are in the sketches' weights and exposures.
+            How to fit. Sampled negatives and examination are in the sketches' own weights and examination.
 
         Returns
         -------
@@ -186,7 +187,7 @@ class CalibratorSet:
         Raises
         ------
         CalibrationError
-            No sketch, or one without rows.
+            No sketch, one without rows, or settings with a negative sampling rate: it belongs in the weights.
 
         Examples
         --------
@@ -200,6 +201,11 @@ class CalibratorSet:
         3000
         """
         settings = settings or CalibrationSettings()
+        if any(rate < 1.0 for rate in settings.negative_sampling_rate.values()):
+            raise CalibrationError(
+                "a sketch holds sums, so negative sampling cannot be undone any more; update it with "
+                "sample_weight = 1 / rate for rows without a response, and leave negative_sampling_rate out"
+            )
         curves: dict[Ranker, ResponseCurve] = {}
         segments: dict[Segment, ResponseCurve] = {}
         for key in sorted({key[:2] for key in sketches}):
@@ -274,7 +280,7 @@ class CalibratorSet:
         -----
         The quantile tables and chosen methods are those of this set; only the response rates are refitted,
         on the other folds' rows. Below 500 positives the noise of smaller fits costs more than a row's own
-        small share in a pooled curve, so that curve answers for every row.
+        small share in a pooled curve, so that curve answers for every row; as it does where one fold has every row.
         """
         fold = np.asarray(fold)
         if n_folds < 2 or fold.shape != (len(impressions),) or np.any((fold < 0) | (fold >= n_folds)):
@@ -292,11 +298,13 @@ class CalibratorSet:
             own = usable[learning.get(key, np.empty(0, dtype=np.intp))]
             if own.size == 0:
                 continue
-            rows = checked_rows(impressions, own, self.examination, self.settings.family(key[0]))
+            rows = _rows_of(key[0], impressions, own, self.examination, self.settings)
             if np.count_nonzero(rows.response) < POSITIVES_TO_CROSS_FIT:
                 continue
             for held_out, binned in enumerate(BinnedResponses.without_each(rows, curve.table, fold[own], n_folds)):
                 inside, others = index[fold[index] == held_out], np.flatnonzero(fold[own] != held_out)
+                if others.size == 0:
+                    continue
                 refitted = curve.with_rates_of(binned)
                 parts = segment_curves(refitted, by_segment(rows.take(others), names[own][others]))
                 answer[inside] = answer_by_segment(refitted, parts, raw_score[inside], names[inside])
@@ -357,7 +365,7 @@ class CalibratorSet:
         float
             For callers that want a fallback for a version without a curve; ``predict`` never uses it. For a type
             without any curve, the pooled prior: the mean, on the link scale, of the priors of the types whose
-            responses are of the same family (of all where there is none), and a log line says so.
+            responses are of the same family (of all where there is none); the debug log says so.
         """
         known = self.entity_types
         if entity_type in known:
@@ -370,7 +378,7 @@ class CalibratorSet:
             alike, family = list(known), self.settings.family(known[0])
         etas = family.link(np.array([self.prior(each) for each in alike]))
         pooled = float(family.mean(etas.mean(keepdims=True))[0])
-        _log.warning("%s has no calibrator: the pooled prior of %s, %.4g", entity_type, ", ".join(alike), pooled)
+        _log.debug("%s has no calibrator: the pooled prior of %s, %.4g", entity_type, ", ".join(alike), pooled)
         return pooled
 
     @property
@@ -486,6 +494,17 @@ class CalibratorSet:
             ]
         )
         return frame if self.segments else frame.drop(columns="segment")
+
+
+def _rows_of(
+    entity_type: str,
+    impressions: pd.DataFrame,
+    index: NDArray[np.intp],
+    examination: Examination | None,
+    settings: CalibrationSettings,
+) -> CalibrationRows:
+    rows = checked_rows(impressions, index, examination, settings.family(entity_type))
+    return rows.of_population(settings.negative_sampling_rate.get(entity_type, 1.0))
 
 
 def _log_warnings(key: Ranker, curve: ResponseCurve) -> None:

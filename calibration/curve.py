@@ -48,7 +48,7 @@ class ResponseCurve:
     base_rate : float
         Responses per examined row: sum(weight * response) / sum(weight * examination).
     shift : float
-        Added on the link scale after the fit: negative down-sampling undone, or another base rate.
+        Added on the link scale after the fit, for another base rate.
 
     Examples
     --------
@@ -131,7 +131,7 @@ class ResponseCurve:
         if self.form.response == "binary" and self.n_positive == self.n_rows:
             found.append(f"every one of {self.n_rows:,} rows has a response: are rows without one missing?")
         if self.table.lower.size == 1 and self.n_rows > 1:
-            found.append(f"all {self.n_rows:,} rows have one raw score: the curve cannot tell scores apart")
+            found.append(f"all {self.n_rows:,} rows are in one bin of raw scores: the curve cannot tell scores apart")
         return tuple(CalibrationWarning(each) for each in found)
 
     def predict(self, raw_score: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from calibration.curve import ResponseCurve
 
 
+_LARGEST = np.finfo(np.float64).max
+
+
 @dataclass(frozen=True, eq=False)
 class CurveLookup:
     """The knots of all curves, end to end.
@@ -29,7 +32,7 @@ class CurveLookup:
     slope : float64[k]
         Rise per raw score up to the next knot; 0 where the curve is flat or steps.
     origin : float64[k]
-        The raw score that the slope counts from.
+        The raw score that the slope counts from; 0 where the slope is.
 
     Examples
     --------
@@ -72,8 +75,9 @@ class CurveLookup:
             knot = np.empty(lower.size, dtype=np.complex128)
             knot.real, knot.imag = number, lower
             parts.append((knot, value, slope, origin))
-        knot, *others = (np.concatenate(each) for each in zip(*parts, strict=True))
-        return cls(knot, *others)
+        knot, value, slope, origin = (np.concatenate(each) for each in zip(*parts, strict=True))
+        # scores of opposite ends of float64 are further apart than it reaches, and 0 * inf is NaN
+        return cls(knot, value, slope, np.where(slope == 0.0, 0.0, origin))
 
     def answer(self, raw_score: NDArray[np.float64], number: NDArray[np.intp]) -> NDArray[np.float64]:
         """Return the expected response of each raw score under the curve of that number.
@@ -94,4 +98,5 @@ class CurveLookup:
         asked.real, asked.imag = number, raw_score
         place = self.knot.searchsorted(asked, side="right") - 1
         # raw_score - origin is NaN for NaN; slopes are finite, and the product 0 where the curve is flat
-        return self.value[place] + self.slope[place] * (raw_score - self.origin[place])
+        finite = np.minimum(np.maximum(raw_score, -_LARGEST), _LARGEST)
+        return self.value[place] + self.slope[place] * (finite - self.origin[place])

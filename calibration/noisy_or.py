@@ -43,6 +43,6 @@ def noisy_or(
     array([0.7])
     """
     there = ~np.isnan(expected_response)
-    response = np.minimum(expected_response, 1.0) * slot_examination
+    response = np.clip(expected_response, 0.0, 1.0) * slot_examination
     none = np.where(there, 1.0 - response, 1.0).prod(axis=1)
     return np.asarray(np.where(there.any(axis=1), 1.0 - none, np.nan))

@@ -31,7 +31,6 @@ def fit_curve(
     transforms: str = "rank",
     response: str = "binary",
     n_bins: int = 1000,
-    negative_sampling_rate: float = 1.0,
 ) -> ResponseCurve:
     """Fit the expected response of one ranker's raw scores.
 
@@ -39,7 +38,7 @@ def fit_curve(
     ----------
     rows : CalibrationRows or ScoreCells
         At least one.
-    method, transforms, response, n_bins, negative_sampling_rate
+    method, transforms, response, n_bins
         As in ``QuantileResponseCalibrator``.
 
     Returns
@@ -50,14 +49,7 @@ def fit_curve(
     Raises
     ------
     CalibrationError
-        An unknown method, transforms or response, n_bins < 1, ``"beta"`` on scores outside [0, 1], or a
-        negative sampling rate outside (0, 1] or for a response that is not binary.
-
-    Notes
-    -----
-    Where only a share w of the rows without a response was kept, the curve of the sample answers for odds that
-    are 1 / w times too large: its log-odds are shifted by log w (He et al. 2014, "Practical lessons from
-    predicting clicks on ads at Facebook", section 6.3). Bins are cut in the whole population.
+        An unknown method, transforms or response, n_bins < 1, or ``"beta"`` on scores outside [0, 1].
 
     Examples
     --------
@@ -74,14 +66,7 @@ def fit_curve(
         raise CalibrationError(
             f"method 'beta' needs raw scores in [0, 1]; they are between {lowest} and {highest}. Use 'auto'"
         )
-    if not 0.0 < negative_sampling_rate <= 1.0 or (negative_sampling_rate < 1.0 and response != "binary"):
-        raise CalibrationError(
-            f"negative_sampling_rate is {negative_sampling_rate}; it must be in (0, 1], and 1 unless the response "
-            f"is binary (it is {response})"
-        )
-    population = rows.response_sum + (rows.weight - rows.response_sum) / negative_sampling_rate
-    weight = rows.weight if negative_sampling_rate == 1.0 else population
-    binned = BinnedResponses.of(rows, QuantileTable.fit(rows.raw_score, weight, n_bins=n_bins, tails=TAILS))
+    binned = BinnedResponses.of(rows, QuantileTable.fit(rows.raw_score, rows.weight, n_bins=n_bins, tails=TAILS))
     tame = CurveForm("loglinear", transforms, response)
     if method == "spline":
         form = _straightest_spline(binned, tame)
@@ -89,7 +74,7 @@ def fit_curve(
         form = _best_form(binned, tame, are_probabilities=are_probabilities)
     else:
         form = replace(tame, method=method)
-    curve = ResponseCurve(
+    return ResponseCurve(
         form=form,
         interpolation=_interpolation(binned.table, form),
         table=binned.table,
@@ -98,7 +83,6 @@ def fit_curve(
         n_positive=rows.n_positive,
         base_rate=float(binned.responses.sum() / binned.exposure.sum()),
     )
-    return curve if negative_sampling_rate == 1.0 else curve.shifted(float(np.log(negative_sampling_rate)))
 
 
 def _best_form(binned: BinnedResponses, tame: CurveForm, *, are_probabilities: bool) -> CurveForm:

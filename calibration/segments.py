@@ -61,7 +61,8 @@ def segment_curves(curve: ResponseCurve, segments: Mapping[str, ScoredResponses]
     eta the ranker's curve on the link scale. The spreads are estimated by EM on the segments' posterior modes
     and variances (Laplace; Gelman and Hill 2007, chapter 12, for the model), beginning from and weighed against
     two segments' worth of a customary spread. A segment without rows is the ranker's curve itself. A large
-    segment's bins may then depart from a_s + b_s * eta as far as ``shrink_to_curve`` finds evidence for.
+    segment's bins may then depart from a_s + b_s * eta as far as ``shrink_to_curve`` finds evidence for. The
+    dispersion is one for all segments: fifty rows without a response would seem to vary not at all.
 
     Examples
     --------
@@ -84,21 +85,21 @@ def segment_curves(curve: ResponseCurve, segments: Mapping[str, ScoredResponses]
     customary = np.square(np.array(PRIOR_SPREAD) * np.array([unit, 1.0]))
 
     sums = {name: BinnedResponses.of(rows, curve.table) for name, rows in segments.items()}
-    fits = {name: (binned, dispersion(unshifted, binned, family)) for name, binned in sums.items()}
-    variance, deviations = customary, dict[str, _Deviation]()
+    deviations = {name: _Deviation(np.zeros(2), np.diag(customary)) for name in sums}
+    variance, scale = customary, 1.0
     for _ in range(EM_STEPS):
-        deviations = {
-            name: _posterior(eta, basis, binned, scale, variance, family) for name, (binned, scale) in fits.items()
-        }
+        moved = {name: family.mean(eta + basis @ each.mode) for name, each in deviations.items()}
+        scale = _common_dispersion(moved, sums, family)
+        deviations = {name: _posterior(eta, basis, binned, scale, variance, family) for name, binned in sums.items()}
         moments = sum(each.mode**2 + np.diag(each.covariance) for each in deviations.values())
         updated = (moments + PRIOR_SEGMENTS * customary) / (len(deviations) + PRIOR_SEGMENTS)
-        if np.allclose(updated, variance, rtol=1e-4):
+        if np.allclose(updated, variance, rtol=1e-4, atol=0.0):
             break
         variance = updated
     answer = {}
     for name, rows in segments.items():
-        moved = np.maximum.accumulate(family.mean(eta + basis @ deviations[name].mode))
-        values = shrink_to_curve(moved, sums[name], family)
+        straight = np.maximum.accumulate(family.mean(eta + basis @ deviations[name].mode))
+        values = shrink_to_curve(straight, sums[name], family, scale)
         own = replace(
             curve,
             values=values,
@@ -125,6 +126,14 @@ def answer_by_segment(
         inside = names == name
         answer[inside] = own.predict(raw_score[inside])
     return answer
+
+
+def _common_dispersion(
+    means: Mapping[str, Floats], sums: Mapping[str, BinnedResponses], family: ResponseFamily
+) -> float:
+    mass = np.array([float(binned.weight.sum()) for binned in sums.values()])
+    scales = np.array([dispersion(means[name], binned, family) for name, binned in sums.items()])
+    return float(mass @ scales / mass.sum()) if mass.sum() > 0 else 1.0
 
 
 def _posterior(

@@ -96,4 +96,4 @@ def _read_curve(entry: Any) -> tuple[RankerKey, ResponseCurve]:
     try:
         return named, ResponseCurve.from_dict(entry["curve"])
     except CalibrationError as error:
-        raise CalibrationError(f"curve {key!r}: {error}") from error
+        raise CalibrationError(f"curve {named!r}: {error}") from error

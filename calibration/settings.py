@@ -60,6 +60,11 @@ class CalibrationSettings:
         for entity_type, rate in self.negative_sampling_rate.items():
             if not 0.0 < rate <= 1.0:
                 raise CalibrationError(f"negative_sampling_rate of {entity_type!r} is {rate}; it must be in (0, 1]")
+            if rate < 1.0 and self.response.get(entity_type, "binary") != "binary":
+                raise CalibrationError(
+                    f"negative_sampling_rate of {entity_type!r} is {rate}; it must be 1 unless the response is binary "
+                    f"(it is {self.response[entity_type]})"
+                )
         for name in ("response", "negative_sampling_rate"):
             object.__setattr__(self, name, MappingProxyType(dict(sorted(getattr(self, name).items()))))
 
@@ -74,7 +79,6 @@ class CalibrationSettings:
             method=self.method,
             transforms=self.transforms,
             response=self.family(entity_type).name,
-            negative_sampling_rate=self.negative_sampling_rate.get(entity_type, 1.0),
         )
 
     def to_dict(self) -> dict[str, Any]:

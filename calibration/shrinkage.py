@@ -23,7 +23,9 @@ INFORMATION_PER_BLOCK = 10.0
 SMALLEST_DISPERSION = 1e-9
 
 
-def shrink_to_curve(smooth: Floats, binned: BinnedResponses, family: ResponseFamily) -> Floats:
+def shrink_to_curve(
+    smooth: Floats, binned: BinnedResponses, family: ResponseFamily, scale: float | None = None
+) -> Floats:
     """Shrink the bins' response rates towards a smooth curve by empirical Bayes, then make them monotone.
 
     Parameters
@@ -33,6 +35,8 @@ def shrink_to_curve(smooth: Floats, binned: BinnedResponses, family: ResponseFam
     binned : BinnedResponses
         The m bins.
     family : ResponseFamily
+    scale : float, optional
+        The dispersion, where more rows than these tell it; default: estimated on these rows.
 
     Returns
     -------
@@ -56,16 +60,19 @@ def shrink_to_curve(smooth: Floats, binned: BinnedResponses, family: ResponseFam
     >>> from calibration.quantiles import QuantileTable
     >>> n = np.full(4, 1000.0)
     >>> y = np.array([100.0, 500, 500, 900])
-    >>> binned = BinnedResponses(QuantileTable.fit(np.arange(4.0)), y, n, y)
+    >>> binned = BinnedResponses(QuantileTable.fit(np.arange(4.0)), y, n, y, n)
     >>> shrink_to_curve(np.full(4, 0.5), binned, BINARY).round(2)
     array([0.1, 0.5, 0.5, 0.9])
     """
-    scale = dispersion(smooth, binned, family)
+    if scale is None:
+        scale = dispersion(smooth, binned, family)
     seen = binned.exposure > 0
     trials, responses = binned.exposure[seen] / scale, binned.responses[seen] / scale
     eta = family.link(smooth)
     information = trials * family.variance(smooth[seen])
-    n_blocks = int(min(MOST_BLOCKS, information.sum() // INFORMATION_PER_BLOCK))
+    # a number's information has its units; its rows have none
+    countable = binned.exposure[seen].sum() if family.name == "continuous" else information.sum()
+    n_blocks = int(min(MOST_BLOCKS, countable // INFORMATION_PER_BLOCK))
     if n_blocks < 3:
         return smooth
     below = np.cumsum(information) - information / 2
@@ -110,12 +117,16 @@ def dispersion(smooth: Floats, binned: BinnedResponses, family: ResponseFamily) 
     """
     if family.name == "binary":
         return 1.0
-    weight = binned.table.weight
-    shown_mean = smooth * binned.exposure / weight
-    squared_residuals = binned.squares - 2.0 * shown_mean * binned.responses + weight * shown_mean**2
     seen = binned.exposure > 0
-    pearson = squared_residuals[seen] / family.variance(shown_mean[seen])
-    return max(float(pearson.sum()) / max(float(weight[seen].sum()) - 1.0, 1.0), SMALLEST_DISPERSION)
+    weight, exposure, responses = binned.weight[seen], binned.exposure[seen], binned.responses[seen]
+    shown_mean = smooth[seen] * exposure / weight
+    squared_residuals = binned.squares[seen] - 2.0 * shown_mean * responses + weight * shown_mean**2
+    pearson = float((squared_residuals / family.variance(shown_mean)).sum())
+    n = float(weight.sum())
+    smallest = SMALLEST_DISPERSION
+    if family.name == "continuous":  # it has units: no smaller than the rounding of the squares
+        smallest = 1e-14 * float(binned.squares[seen].sum()) / max(n, 1.0) or SMALLEST_DISPERSION
+    return max(pearson / max(n - 1.0, 1.0), smallest)
 
 
 def _between_block_variance(residual: Floats, precision: Floats) -> float:

@@ -136,7 +136,8 @@ def read_log(log: pd.DataFrame, calibrators: CalibratorSet) -> dict[Ranker, Rank
                 own = answer_by_segment(
                     calibrators[key], calibrators.segments_of(key), rows.raw_score, segments[of_responses]
                 )
-                expected = own * rows.examination
+                rate = calibrators.settings.negative_sampling_rate.get(key[0], 1.0)
+                expected = _among_kept(own * rows.examination, rate)
         answer[key] = RankerRows(
             n_logged=index.size,
             since=moments[index].min(),
@@ -150,3 +151,10 @@ def read_log(log: pd.DataFrame, calibrators: CalibratorSet) -> dict[Ranker, Rank
             response_viewer=viewer[of_responses],
         )
     return answer
+
+
+def _among_kept(expected: NDArray[np.float64], negative_sampling_rate: float) -> NDArray[np.float64]:
+    # of the rows that the log kept, more have a response than of all
+    if negative_sampling_rate == 1.0:
+        return expected
+    return expected / (expected + negative_sampling_rate * (1.0 - expected))

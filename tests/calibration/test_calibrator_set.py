@@ -13,9 +13,12 @@ from calibration import (
     CalibratorSet,
     PositionExamination,
     QuantileResponseCalibrator,
+    SlotExamination,
     UnknownCalibrator,
 )
-from calibration.loglinear import expit
+from calibration.examination import Examination
+from calibration.families import expit, logit
+from calibration.settings import CalibrationSettings
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -114,7 +117,7 @@ def test_fit_refuses_tables_without_what_it_needs(impressions: pd.DataFrame) -> 
     with pytest.raises(CalibrationError, match="missing raw_score; found: entity_type"):
         CalibratorSet.fit(impressions.drop(columns="raw_score"))
     with pytest.raises(CalibrationError, match="missing position"):
-        CalibratorSet.fit(impressions.drop(columns="position"), examination=PositionExamination.constant())
+        CalibratorSet.fit(impressions.drop(columns="position"), examination=Examination(PositionExamination.constant()))
     with pytest.raises(CalibrationError, match="no ranker has 50 usable rows"):
         CalibratorSet.fit(impressions.assign(policy="served"))
     with pytest.raises(CalibrationError, match="raw_score does not hold numbers"):
@@ -123,10 +126,10 @@ def test_fit_refuses_tables_without_what_it_needs(impressions: pd.DataFrame) -> 
 
 def test_fit_with_examination_answers_at_the_top_position() -> None:
     rng = np.random.default_rng(3)
-    examination = PositionExamination(np.array([1.0, 0.5, 0.25, 0.25]))
+    position = PositionExamination(np.array([1.0, 0.5, 0.25, 0.25]))
     table = _impressions(3, n=60_000)
-    table["response"] *= rng.random(len(table)) < examination.at(table["position"])
-    corrected, ignored = CalibratorSet.fit(table, examination=examination), CalibratorSet.fit(table)
+    table["response"] *= rng.random(len(table)) < position.at(table["position"])
+    corrected, ignored = CalibratorSet.fit(table, examination=Examination(position)), CalibratorSet.fit(table)
     truth = CalibratorSet.fit(_impressions(3, n=60_000))
     assert corrected.prior("people") == pytest.approx(truth.prior("people"), rel=0.05)
     assert ignored.prior("people") == pytest.approx(0.5 * truth.prior("people"), rel=0.05)
@@ -150,17 +153,26 @@ def test_predict_names_an_unknown_ranker(calibrators: CalibratorSet) -> None:
         calibrators.predict(np.zeros(2), np.array([0, 3]), RANKERS)
 
 
-def test_known_and_prior_describe_a_type(calibrators: CalibratorSet, impressions: pd.DataFrame) -> None:
+def test_known_and_prior_describe_a_type(
+    calibrators: CalibratorSet, impressions: pd.DataFrame, caplog: pytest.LogCaptureFixture
+) -> None:
     assert calibrators.known("people") == ("p1", "p2")
     assert calibrators.known("group") == ()
     people = impressions[impressions["entity_type"] == "people"]
     assert calibrators.prior("people") == pytest.approx(people["response"].mean(), rel=0.02)
-    with pytest.raises(UnknownCalibrator, match="'group', 'any version'"):
-        calibrators.prior("group")
+    priors = np.array([calibrators.prior("event"), calibrators.prior("people")])
+    assert caplog.messages == []
+    caplog.set_level("DEBUG", logger="calibration")
+    assert calibrators.prior("group") == pytest.approx(expit(logit(priors).mean(keepdims=True))[0])
+    assert caplog.messages == [
+        f"group has no calibrator: the pooled prior of event, people, {calibrators.prior('group'):.4g}"
+    ]
 
 
 def test_refitted_changes_one_curve_and_nothing_else(impressions: pd.DataFrame) -> None:
-    calibrators = CalibratorSet.fit(impressions, method="isotonic", examination=PositionExamination.constant())
+    calibrators = CalibratorSet.fit(
+        impressions, method="isotonic", examination=Examination(PositionExamination.constant())
+    )
     shadow = impressions[impressions["ranker_version"] == "p1"].assign(
         ranker_version="p3", raw_score=lambda rows: np.exp(rows["raw_score"])
     )
@@ -259,14 +271,17 @@ def test_cross_fitted_refuses_bad_folds_and_unknown_rankers(
 
 @pytest.mark.parametrize("transforms", ["rank", "all"])
 def test_saved_set_is_read_back_bit_by_bit(impressions: pd.DataFrame, tmp_path: Path, transforms: str) -> None:
-    examination = PositionExamination(np.array([1.0, 0.9, 0.1 + 0.2]))
-    calibrators = CalibratorSet.fit(impressions, transforms=transforms, examination=examination)
+    position = PositionExamination(np.array([1.0, 0.9, 0.1 + 0.2]))
+    examination = Examination(position, SlotExamination(np.array([1.0, 0.7])))
+    calibrators = CalibratorSet.fit(impressions.assign(slot=0), transforms=transforms, examination=examination)
     calibrators.save(tmp_path / "part")
     assert [path.name for path in (tmp_path / "part").iterdir()] == ["calibrators.json"]
     again = CalibratorSet.load(tmp_path / "part")
     assert again.version == calibrators.version
-    assert (again.method, again.transforms) == ("auto", transforms)
-    np.testing.assert_array_equal(again.examination.relative, examination.relative)  # type: ignore[union-attr]  # set above
+    assert again.settings == calibrators.settings
+    assert (again.settings.method, again.settings.transforms) == ("auto", transforms)
+    assert again.examination is not None
+    assert again.examination.to_dict() == examination.to_dict()
     scores = np.append(np.random.default_rng(0).normal(size=1000), np.nan)
     for key in calibrators:
         np.testing.assert_array_equal(again[key].predict(scores), calibrators[key].predict(scores))
@@ -286,20 +301,29 @@ def _spoil_curve(field: str, value: object) -> Any:
     return spoil
 
 
+def _examined(relative: object) -> dict[str, Any]:
+    return {"position": {"relative": relative}, "slot": None}
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
         (lambda content: content.pop("curves"), "must hold the fields"),
-        (lambda content: content.update(schema=99), "has schema 99; this library reads 1"),
+        (lambda content: content.update(schema=99), "has schema 99; this library reads 2"),
         (lambda content: content.update(curves={}), "curves as a list"),
-        (lambda content: content.update(curves=[]), "at least one curve"),
+        (lambda content: content.update(curves=[]), "was altered"),
         (lambda content: content.update(curves=[1]), "an entry of curves must hold"),
         (lambda content: content["curves"].append(content["curves"][0]), "was altered"),
-        (lambda content: content.update(method="isotonic"), "was altered"),
+        (lambda content: content["settings"].update(method="isotonic"), "was altered"),
         (lambda content: content.update(version="0"), "was altered"),
-        (lambda content: content.update(examination=[1.0, 2.0]), "relative examination must be 1"),
-        (lambda content: content.update(examination="much"), "calibrators.json: could not convert"),
-        (lambda content: content["curves"][0].update(entity_type=3), "must be two strings"),
+        (lambda content: content.update(settings=None), "calibrators.json: settings have the fields"),
+        (lambda content: content["settings"].update(method="shrunken"), "unknown method 'shrunken'"),
+        (lambda content: content.update(examination=_examined([1.0, 2.0])), "relative examination must be 1"),
+        (lambda content: content.update(examination=_examined("much")), "calibrators.json: "),
+        (lambda content: content.update(examination="much"), "calibrators.json: "),
+        (lambda content: content["curves"][0].update(entity_type=3), "must be strings and a curve"),
+        (lambda content: content["curves"][0].update(segment=3), "must be strings and a curve"),
+        (lambda content: content["curves"][0].update(segment="eager"), "was altered"),
         (
             lambda content: content["curves"][0]["curve"]["values"].reverse(),
             "curve .'event', 'e1'.: .*must not decrease",
@@ -316,6 +340,14 @@ def test_load_names_what_is_wrong(calibrators: CalibratorSet, tmp_path: Path, sp
     path.write_text(json.dumps(content))
     with pytest.raises(CalibrationError, match=message):
         CalibratorSet.load(tmp_path)
+
+
+def test_set_needs_a_curve_and_every_segment_its_ranker(calibrators: CalibratorSet) -> None:
+    with pytest.raises(CalibrationError, match="at least one curve"):
+        CalibratorSet({})
+    curve = calibrators["event", "e1"]
+    with pytest.raises(CalibrationError, match=r"segment .'event', 'e2', 'eager'. has no curve of its ranker"):
+        CalibratorSet({("event", "e1"): curve}, segments={("event", "e2", "eager"): curve})
 
 
 def test_load_refuses_what_is_not_there_or_not_json(tmp_path: Path) -> None:
@@ -338,6 +370,10 @@ def test_to_frame_has_one_row_per_curve(calibrators: CalibratorSet, impressions:
 
 def test_set_is_immutable(calibrators: CalibratorSet) -> None:
     with pytest.raises(FrozenInstanceError):
-        calibrators.method = "isotonic"  # type: ignore[misc]  # wrong on purpose
+        calibrators.settings = CalibrationSettings("isotonic")  # type: ignore[misc]  # wrong on purpose
+    with pytest.raises(FrozenInstanceError):
+        calibrators.settings.method = "isotonic"  # type: ignore[misc]  # wrong on purpose
+    with pytest.raises(TypeError):
+        calibrators.settings.response["people"] = "count"  # type: ignore[index]  # wrong on purpose
     with pytest.raises(TypeError):
         calibrators.curves["people", "p1"] = calibrators["people", "p2"]  # type: ignore[index]  # wrong on purpose

@@ -11,10 +11,16 @@ from calibration import QuantileResponseCalibrator
 from calibration.testing import ContractViolation, check_calibrator
 
 
-@pytest.mark.parametrize("method", ["auto", "loglinear", "shrunken", "isotonic"])
+@pytest.mark.parametrize("method", ["auto", "loglinear", "spline", "isotonic", "steps"])
 @pytest.mark.parametrize("transforms", ["rank", "all"])
 def test_contract_holds_for_every_configuration(method: str, transforms: str) -> None:
     check_calibrator(QuantileResponseCalibrator(method, transforms))
+
+
+@pytest.mark.parametrize("transforms", ["rank", "all"])
+def test_contract_tells_that_a_line_in_skewed_scores_is_wrong_in_the_extremes(transforms: str) -> None:
+    with pytest.raises(ContractViolation, match=r"the lowest fifth of the scores has 3\.\d+ times its true rate"):
+        check_calibrator(QuantileResponseCalibrator("sigmoid", transforms))
 
 
 class WrongShape(QuantileResponseCalibrator):

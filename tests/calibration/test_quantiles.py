@@ -38,6 +38,46 @@ def test_table_keeps_ties_together_and_loses_no_mass(scores: list[int], n_bins: 
     assert np.all(np.diff(bins[np.argsort(raw_score)]) >= 0)
 
 
+def test_tails_resolve_the_best_and_the_worst_scores() -> None:
+    scores = np.random.default_rng(0).permutation(100_000.0 + np.arange(100_000))
+    even, tailed = QuantileTable.fit(scores, n_bins=1000), QuantileTable.fit(scores, n_bins=1000, tails=0.5)
+    assert even.weight[[0, -1]].max() == 100
+    assert tailed.weight[[0, -1]].max() <= 2
+    assert tailed.weight.max() < 2.1 * even.weight.max()
+    assert np.count_nonzero(tailed.quantile > 0.999) > 20 * np.count_nonzero(even.quantile > 0.999)
+    assert 500 < tailed.lower.size <= 1000
+    np.testing.assert_allclose(tailed.weight, tailed.weight[::-1], atol=2.0)
+
+
+def test_tails_of_one_cut_evenly_in_the_log_odds() -> None:
+    table = QuantileTable.fit(np.arange(1_000_000.0), n_bins=100, tails=1.0)
+    edge = np.cumsum(table.weight)[:-1] / 1e6
+    inner = (edge > 0.001) & (edge < 0.999)
+    step = np.diff(np.log(edge[inner]) - np.log1p(-edge[inner]))
+    np.testing.assert_allclose(step, 2 * np.log(2e6) / 100, rtol=0.02)
+
+
+@settings(deadline=None, max_examples=60)
+@given(scores=SCORES, n_bins=st.integers(1, 30), tails=st.floats(0, 1))
+def test_tails_lose_no_mass_and_follow_a_distortion(scores: list[int], n_bins: int, tails: float) -> None:
+    raw_score = np.array(scores, dtype=float)
+    table = QuantileTable.fit(raw_score, n_bins=n_bins, tails=tails)
+    assert table.lower.size <= n_bins
+    assert table.weight.sum() == raw_score.size
+    distorted = QuantileTable.fit(np.exp(raw_score), n_bins=n_bins, tails=tails)
+    np.testing.assert_array_equal(table.quantile, distorted.quantile)
+    np.testing.assert_array_equal(np.exp(table.lower), distorted.lower)
+    doubled = QuantileTable.fit(np.repeat(raw_score, 2), n_bins=n_bins, tails=tails)
+    weighted = QuantileTable.fit(raw_score, np.full(raw_score.size, 2.0), n_bins=n_bins, tails=tails)
+    np.testing.assert_array_equal(doubled.weight, weighted.weight)
+
+
+@pytest.mark.parametrize("tails", [-0.1, 1.1, float("nan")])
+def test_table_refuses_tails_outside(tails: float) -> None:
+    with pytest.raises(CalibrationError, match=r"tails is .* must be in"):
+        QuantileTable.fit([1.0, 2.0], tails=tails)
+
+
 @settings(deadline=None, max_examples=60)
 @given(rows=st.lists(st.tuples(st.integers(-9, 9), st.integers(1, 4)), min_size=1, max_size=40))
 def test_table_weights_equal_repeated_rows(rows: list[tuple[int, int]]) -> None:
