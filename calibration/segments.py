@@ -28,6 +28,8 @@ PRIOR_SPREAD = (0.3, 0.2)
 PRIOR_SEGMENTS = 2.0
 """So many segments' worth of belief in PRIOR_SPREAD: with two segments alone, no spread can be estimated."""
 
+SMALLEST_UNIT = 0.1
+
 FREE = 100.0
 """Times the customary variances: so far apart are segments where only their noise is measured."""
 
@@ -84,11 +86,13 @@ def segment_curves(curve: ResponseCurve, segments: Mapping[str, ScoredResponses]
     eta = family.link(unshifted)
     centred = eta - np.average(eta, weights=curve.table.weight)
     basis = np.column_stack([np.ones_like(eta), centred])
-    # Gaussian responses have units: a customary spread is one of the curve's own.
-    unit = float(np.std(eta)) or 1.0 if family.name == "continuous" else 1.0
+    sums = {name: BinnedResponses.of(rows, curve.table) for name, rows in segments.items()}
+    unit = 1.0
+    if family.name == "continuous":  # it has units: the curve's own spread, or a part of the noise beside a flat one
+        noise = max((dispersion(unshifted, each, family) for each in sums.values()), default=1.0)
+        unit = max(float(np.std(eta)), SMALLEST_UNIT * float(np.sqrt(noise)))
     customary = np.square(np.array(PRIOR_SPREAD) * np.array([unit, 1.0]))
 
-    sums = {name: BinnedResponses.of(rows, curve.table) for name, rows in segments.items()}
     scale = _common_dispersion(eta, basis, sums, FREE * customary, family)
     variance, deviations = customary, dict[str, _Deviation]()
     for _ in range(EM_STEPS):

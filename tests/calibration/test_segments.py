@@ -210,6 +210,20 @@ def test_the_spread_between_segments_is_learnt_in_any_unit() -> None:
         assert np.sqrt(np.mean(np.square(away))) < 0.75
 
 
+@pytest.mark.parametrize("slope", [-0.02, 0.0])
+def test_segments_of_numbers_differ_beside_a_ranker_that_knows_nothing(slope: float) -> None:
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        z, segment, level = rng.normal(size=8000), rng.integers(0, 8, 8000), rng.normal(size=8)
+        rows = CalibrationRows.checked(
+            z, level[segment] + slope * z + rng.normal(size=8000), family=ResponseFamily.named("continuous")
+        )
+        curve = fit_curve(rows, response="continuous")
+        found = segment_curves(curve, by_segment(rows, segment.astype(str).astype(object)))
+        for k in range(8):
+            assert found[str(k)].mean_response == pytest.approx(level[k], abs=0.13)  # four standard errors
+
+
 @pytest.mark.parametrize(("unit", "offset"), [(1e-7, 0.0), (1e-3, 0.0), (1e5, 0.0), (1.0, 1e5)])
 def test_units_of_numbers_do_not_matter(unit: float, offset: float) -> None:
     world = Segmented("continuous", [60, 600, 2000], [1.5, -0.5, 0.0], [0.2, -0.2, 0.0], seed=12)
