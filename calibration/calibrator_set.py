@@ -15,7 +15,6 @@ import pandas as pd
 from calibration.binned import BinnedResponses
 from calibration.errors import CalibrationError, UnknownCalibrator
 from calibration.impressions import (
-    checked_rows,
     learnable_rows,
     numbers,
     require_columns,
@@ -36,7 +35,6 @@ if TYPE_CHECKING:
     from calibration.curve import ResponseCurve
     from calibration.examination import Examination
     from calibration.impressions import Ranker, RankerKey, Segment
-    from calibration.rows import CalibrationRows
     from calibration.sketch import QuantileSketch
 
 _log = logging.getLogger(__name__)
@@ -158,7 +156,7 @@ class CalibratorSet:
         curves: dict[Ranker, ResponseCurve] = {}
         segments: dict[Segment, ResponseCurve] = {}
         for key, index in groups.items():
-            rows = _rows_of(key[0], impressions, usable[index], examination, settings)
+            rows = settings.rows(key[0], impressions, usable[index], examination)
             curves[key] = settings.fit_curve(key[0], rows)
             parts = by_segment(rows, segment_names(impressions, settings.segment)[usable[index]])
             segments |= {(*key, name): each for name, each in segment_curves(curves[key], parts).items()}
@@ -298,7 +296,7 @@ class CalibratorSet:
             own = usable[learning.get(key, np.empty(0, dtype=np.intp))]
             if own.size == 0:
                 continue
-            rows = _rows_of(key[0], impressions, own, self.examination, self.settings)
+            rows = self.settings.rows(key[0], impressions, own, self.examination)
             if np.count_nonzero(rows.response) < POSITIVES_TO_CROSS_FIT:
                 continue
             for held_out, binned in enumerate(BinnedResponses.without_each(rows, curve.table, fold[own], n_folds)):
@@ -494,17 +492,6 @@ class CalibratorSet:
             ]
         )
         return frame if self.segments else frame.drop(columns="segment")
-
-
-def _rows_of(
-    entity_type: str,
-    impressions: pd.DataFrame,
-    index: NDArray[np.intp],
-    examination: Examination | None,
-    settings: CalibrationSettings,
-) -> CalibrationRows:
-    rows = checked_rows(impressions, index, examination, settings.family(entity_type))
-    return rows.of_population(settings.negative_sampling_rate.get(entity_type, 1.0))
 
 
 def _log_warnings(key: Ranker, curve: ResponseCurve) -> None:

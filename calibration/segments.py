@@ -28,6 +28,12 @@ PRIOR_SPREAD = (0.3, 0.2)
 PRIOR_SEGMENTS = 2.0
 """So many segments' worth of belief in PRIOR_SPREAD: with two segments alone, no spread can be estimated."""
 
+SMALLEST_UNIT = 0.1
+
+FREE = 100.0
+"""Times the customary variances: so far apart are segments where only their noise is measured."""
+
+DISPERSION_STEPS = 5
 EM_STEPS = 30
 NEWTON_STEPS = 25
 
@@ -80,16 +86,16 @@ def segment_curves(curve: ResponseCurve, segments: Mapping[str, ScoredResponses]
     eta = family.link(unshifted)
     centred = eta - np.average(eta, weights=curve.table.weight)
     basis = np.column_stack([np.ones_like(eta), centred])
-    # Gaussian responses have units: a customary spread is one of the curve's own.
-    unit = float(np.std(eta)) or 1.0 if family.name == "continuous" else 1.0
+    sums = {name: BinnedResponses.of(rows, curve.table) for name, rows in segments.items()}
+    unit = 1.0
+    if family.name == "continuous":  # it has units: the curve's own spread, or a part of the noise beside a flat one
+        noise = max((dispersion(unshifted, each, family) for each in sums.values()), default=1.0)
+        unit = max(float(np.std(eta)), SMALLEST_UNIT * float(np.sqrt(noise)))
     customary = np.square(np.array(PRIOR_SPREAD) * np.array([unit, 1.0]))
 
-    sums = {name: BinnedResponses.of(rows, curve.table) for name, rows in segments.items()}
-    deviations = {name: _Deviation(np.zeros(2), np.diag(customary)) for name in sums}
-    variance, scale = customary, 1.0
+    scale = _common_dispersion(eta, basis, sums, FREE * customary, family)
+    variance, deviations = customary, dict[str, _Deviation]()
     for _ in range(EM_STEPS):
-        moved = {name: family.mean(eta + basis @ each.mode) for name, each in deviations.items()}
-        scale = _common_dispersion(moved, sums, family)
         deviations = {name: _posterior(eta, basis, binned, scale, variance, family) for name, binned in sums.items()}
         moments = sum(each.mode**2 + np.diag(each.covariance) for each in deviations.values())
         updated = (moments + PRIOR_SEGMENTS * customary) / (len(deviations) + PRIOR_SEGMENTS)
@@ -129,11 +135,21 @@ def answer_by_segment(
 
 
 def _common_dispersion(
-    means: Mapping[str, Floats], sums: Mapping[str, BinnedResponses], family: ResponseFamily
+    eta: Floats, basis: Floats, sums: Mapping[str, BinnedResponses], variance: Floats, family: ResponseFamily
 ) -> float:
-    mass = np.array([float(binned.weight.sum()) for binned in sums.values()])
-    scales = np.array([dispersion(means[name], binned, family) for name, binned in sums.items()])
-    return float(mass @ scales / mass.sum()) if mass.sum() > 0 else 1.0
+    # about each segment's own level and steepness: differences between segments are not noise
+    modes, taken, scale = {name: np.zeros(2) for name in sums}, 0.0, 1.0
+    rows = {name: float(binned.weight.sum()) for name, binned in sums.items()}
+    for _ in range(DISPERSION_STEPS if family.name != "binary" and sums else 0):
+        pearson = sum(
+            dispersion(family.mean(eta + basis @ modes[name]), binned, family) * max(rows[name] - 1.0, 1.0)
+            for name, binned in sums.items()
+        )
+        scale = float(pearson / max(sum(rows.values()) - taken, 1.0))
+        fits = {name: _posterior(eta, basis, binned, scale, variance, family) for name, binned in sums.items()}
+        modes = {name: each.mode for name, each in fits.items()}
+        taken = sum(2.0 - float(np.diag(each.covariance) @ (1.0 / variance)) for each in fits.values())
+    return scale
 
 
 def _posterior(

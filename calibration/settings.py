@@ -8,14 +8,21 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from calibration.errors import CalibrationError
 from calibration.families import Response, ResponseFamily
+from calibration.impressions import checked_rows
 from calibration.loglinear import Transforms
 from calibration.response import Method, fit_curve
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    import numpy as np
+    import pandas as pd
+    from numpy.typing import NDArray
+
     from calibration.binned import ScoredResponses
     from calibration.curve import ResponseCurve
+    from calibration.examination import Examination
+    from calibration.rows import CalibrationRows
 
 
 @dataclass(frozen=True)
@@ -71,6 +78,17 @@ class CalibrationSettings:
     def family(self, entity_type: str) -> ResponseFamily:
         """Return what a response of this entity type is."""
         return ResponseFamily.named(self.response.get(entity_type, "binary"))
+
+    def rows(
+        self,
+        entity_type: str,
+        impressions: pd.DataFrame,
+        index: NDArray[np.intp],
+        examination: Examination | None,
+    ) -> CalibrationRows:
+        """Return checked rows of this entity type, sampled ones as those of the population before sampling."""
+        rows = checked_rows(impressions, index, examination, self.family(entity_type))
+        return rows.of_population(self.negative_sampling_rate.get(entity_type, 1.0))
 
     def fit_curve(self, entity_type: str, rows: ScoredResponses) -> ResponseCurve:
         """Fit the curve of one ranker of this entity type."""
