@@ -18,7 +18,7 @@ COLOURS = ("#1b4f72", "#b0531c", "#3d7a3d", "#7a4a94", "#8a6d00", "#a8275a", "#2
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 PANELS_A_ROW = 3
 QUANTILE_LABEL = "quantile of the raw score among its ranker's scores"
-_QUANTILES = (0.0001, 0.001, 0.01, 0.1, 0.5, 0.9, 0.99, 0.999, 0.9999)
+_QUANTILES = (0.001, 0.01, 0.1, 0.5, 0.9, 0.99, 0.999)
 
 
 def panel_grid(
@@ -70,12 +70,15 @@ def label_log_axes(panel: Axes, response: str = "binary", *, vertical: bool = Tr
 
 def label_quantiles(panel: Axes, lowest: float, highest: float) -> None:
     """Give a panel a log-odds axis of quantiles, which opens both tails."""
+    if lowest >= highest:  # a single bin
+        lowest, highest = lowest / 2, (1 + highest) / 2
     panel.set_xscale("logit")
     panel.set_xlim(lowest, highest)
     inside = [tick for tick in _QUANTILES if lowest <= tick <= highest] or [(lowest + highest) / 2]
     panel.set_xticks(inside)
     panel.xaxis.set_major_formatter(FuncFormatter(lambda quantile, _: f"{quantile:g}"))
     panel.xaxis.set_minor_formatter(NullFormatter())
+    panel.tick_params(axis="x", labelsize=8)
 
 
 def scale_responses(panel: Axes, values: NDArray[np.float64], response: str) -> None:

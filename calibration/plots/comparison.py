@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
+_FEWEST_ROWS = 40
+_MARGIN = 2.0  # of the odds of a quantile
+
 
 class _Observed(NamedTuple):
     quantile: Floats
@@ -66,7 +69,7 @@ def comparison_plot(
     truth : float[n], optional
         The true expected response of each row, where it is known: drawn dotted.
     n_bins : int
-        Observed bins; half of them resolve the best and the worst scores.
+        Observed bins; half of them resolve the best and the worst scores, none has fewer than 40 rows.
     title : str
         Above all panels.
 
@@ -96,9 +99,9 @@ def comparison_plot(
     rows = _rows(raw_score, response, examination, viewer, truth)
     points = _observe(rows, table, kind, n_bins)
     true = None if truth is None else _truth(rows, table)
-    lowest = min(table.quantile[0], points.quantile[0])
-    highest = max(table.quantile[-1], points.quantile[-1])
-    # Without the thin ends of the curves and of the intervals, which would squeeze everything else.
+    # A little beyond the observed bins: the far tails would squeeze everything else.
+    odds = points.quantile[[0, -1]] / (1 - points.quantile[[0, -1]]) * (1 / _MARGIN, _MARGIN)
+    lowest, highest = odds / (1 + odds)
     centre = np.concatenate(
         [points.mean, points.high, *(np.interp(points.quantile, c.table.quantile, c.values) for c in curves.values())]
     )
@@ -155,7 +158,8 @@ def _rows(
         if given.shape != scores.shape:
             raise CalibrationError(f"{name} has shape {given.shape}, raw_score {scores.shape}; they must be equal")
         rows[name] = np.arange(scores.size) if name == "viewer" and values is None else given
-    rows = rows[np.isfinite(rows["raw_score"]) & rows["response"].notna()].astype({"response": np.float64})
+    usable = np.isfinite(scores) & ~pd.isna(rows["response"]).to_numpy()
+    rows = rows.loc[usable].astype({"response": np.float64})
     if rows.empty:
         raise CalibrationError(f"no row among {scores.size:,} has both a raw score and a response")
     return rows
@@ -163,10 +167,14 @@ def _rows(
 
 def _observe(rows: pd.DataFrame, table: QuantileTable, kind: str, n_bins: int) -> _Observed:
     scores = rows["raw_score"].to_numpy()
-    bins = QuantileTable.fit(scores, n_bins=n_bins, tails=0.5)
+    bins = QuantileTable.fit(scores, n_bins=n_bins, tails=0.5).assign(scores)
     rows = rows.assign(quantile=table.quantile[table.assign(scores)])
+    counts = np.bincount(bins)
+    first = int(np.searchsorted(counts.cumsum(), _FEWEST_ROWS))
+    last = counts.size - 1 - int(np.searchsorted(counts[::-1].cumsum(), _FEWEST_ROWS))
+    bins = np.clip(bins, first, last) if first < last else np.zeros_like(bins)
     found = []
-    for _, part in rows.groupby(bins.assign(scores)):
+    for _, part in rows.groupby(bins):
         # One bin a call: the table gives its mean and an interval that knows of viewers.
         mean = reliability_table(
             np.full(len(part), 0.5), part["response"], 1, cluster=part["viewer"], response=kind

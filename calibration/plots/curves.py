@@ -1,4 +1,4 @@
-"""Every curve of a set of calibrators, and of the set before it."""
+"""Every curve of a set of calibrators, and beside those of the set before it."""
 
 from __future__ import annotations
 
@@ -6,12 +6,22 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
-from calibration.plots.axes import COLOURS, MARKERS, QUANTILE_LABEL, amount, label_quantiles, scale_responses
+from calibration.plots.axes import (
+    COLOURS,
+    GREY,
+    INK,
+    MARKERS,
+    PANELS_A_ROW,
+    QUANTILE_LABEL,
+    amount,
+    label_quantiles,
+    panel_grid,
+    scale_responses,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Sequence
 
     from matplotlib.axes import Axes
 
@@ -20,7 +30,8 @@ if TYPE_CHECKING:
     from calibration.impressions import Ranker
 
 _LINES = ("-", (0, (7, 1.5)), "-.", (0, (3, 1, 1, 1, 1, 1)), (0, (9, 2, 2, 2)), (0, (5, 1, 1, 1)), (0, (2, 1)))
-_ORDER = ("binary", "count", "continuous")
+_KINDS = ("binary", "count", "continuous")
+_LOWEST = 0.005  # the worst scores are hardly shown, and on a log axis they would take half of the picture
 
 
 def curves_plot(
@@ -36,103 +47,119 @@ def curves_plot(
     calibrators : CalibratorSet
     title : str
     before : CalibratorSet, optional
-        An earlier set: its curves that are not in ``calibrators``, or differ there, are drawn dashed and lighter.
+        An earlier set to compare with. Its curves that are not in ``calibrators``, or differ there, are drawn
+        dashed and lighter, with open markers.
 
     Returns
     -------
     Figure
-        The quantile is on a log-odds axis, which opens both tails. Without ``before`` each curve has its line
-        style and marker besides its colour; with it, colour and marker tell entity types and versions, the line
-        style tells after (solid) from before (dashed, open markers). One panel for each kind of response in the
-        set: rates, counts and other numbers share no axis.
+        The quantile is on a log-odds axis, which opens both tails, from 0.005 on. Without ``before``: all curves in
+        one panel, each with its line style and marker besides its colour; one panel for each kind of response,
+        since rates, counts and other numbers share no axis. With ``before``: one panel per entity type, the axes the
+        same for all types of a kind.
 
     Examples
     --------
     >>> from calibration import CalibratorSet, QuantileResponseCalibrator
     >>> curve = QuantileResponseCalibrator().fit(range(60), [0, 0, 1] * 20).curve_
-    >>> len(curves_plot(CalibratorSet({("people", "p1"): curve})).axes)
+    >>> first, second = (CalibratorSet({("people", version): curve}) for version in ("p1", "p2"))
+    >>> len(curves_plot(first).axes)
     1
+    >>> [text.get_text() for text in curves_plot(second, before=first).axes[0].get_legend().get_texts()]
+    ['before: p1  (33.3 %)', 'after: p2  (33.3 %)']
     """
-    old = {} if before is None else {key: before[key] for key in before if not _is_same(key, before, calibrators)}
-    curves = [(key, calibrators[key], False) for key in calibrators] + [(key, old[key], True) for key in old]
-    kinds = [kind for kind in _ORDER if any(curve.form.response == kind for _, curve, _ in curves)]
-    figure = Figure(figsize=(9.0, 0.6 + 4.6 * len(kinds)), layout="constrained")
-    styles = _styles([key for key, _, _ in curves])
+    return _together(calibrators, title) if before is None else _compared(calibrators, before, title)
+
+
+def _together(calibrators: CalibratorSet, title: str) -> Figure:
+    kinds = [kind for kind in _KINDS if any(calibrators[key].form.response == kind for key in calibrators)]
+    figure = Figure(figsize=(9.0, 0.6 + 4.4 * len(kinds)), layout="constrained")
     panels = np.atleast_1d(figure.subplots(len(kinds), 1))
     for panel, kind in zip(panels, kinds, strict=True):
-        own = [each for each in curves if each[1].form.response == kind]
-        for key, curve, is_old in own:
-            _draw_curve(panel, curve, styles[key], is_old=is_old, is_compared=before is not None)
-        label_quantiles(
-            panel,
-            min(curve.table.quantile[0] for _, curve, _ in own),
-            max(curve.table.quantile[-1] for _, curve, _ in own),
-        )
-        scale_responses(panel, np.concatenate([curve.values for _, curve, _ in own]), kind)
-        panel.set_ylabel("expected response" + ("" if kind == "binary" else f" ({kind})"))
-        panel.grid(alpha=0.25)
-        own.sort(key=lambda each: (each[0][0], each[2], each[0][1]))
-        handles = [
-            Line2D([], [], **_look(styles[key], is_old=is_old, is_compared=before is not None), label=_label(*each))
-            for each in own
-            for key, _, is_old in [each]
-        ]
+        own = {key: calibrators[key] for key in calibrators if calibrators[key].form.response == kind}
+        for number, ((entity_type, version), curve) in enumerate(own.items()):
+            # Drawn by quantile and not by raw score: the scores of different rankers share no scale.
+            panel.plot(
+                curve.table.quantile,
+                curve.values,
+                color=COLOURS[number % len(COLOURS)],
+                linestyle=_LINES[number % len(_LINES)],
+                marker=MARKERS[number % len(MARKERS)],
+                markevery=(number % 5 / 50, 0.1),
+                markersize=5,
+                linewidth=1.6,
+                label=f"{entity_type}, {version}  ({amount(curve.base_rate, kind)})",
+            )
+        _scale(panel, list(own.values()), kind)
+        # Beside the panel: curves that rise leave no corner free for seven names.
         panel.legend(
-            handles=handles,
             loc="upper left",
             bbox_to_anchor=(1.01, 1.0),
             title="entity type, ranker (base rate)",
             frameon=False,
-            handlelength=3.2,
+            handlelength=3.6,
             borderaxespad=0.0,
             alignment="left",
         )
+        panel.set_ylabel("expected response" + ("" if kind == "binary" else f" ({kind})"))
     panels[0].set_title(title)
     panels[-1].set_xlabel(QUANTILE_LABEL)
     return figure
 
 
-def _is_same(key: Ranker, before: CalibratorSet, after: CalibratorSet) -> bool:
-    if key not in after:
+def _compared(after: CalibratorSet, before: CalibratorSet, title: str) -> Figure:
+    types = sorted({*after.entity_types, *before.entity_types})
+    figure, grid = panel_grid(len(types), title, height=3.7)
+    of_kind: dict[str, list[ResponseCurve]] = {}
+    for curves in (after, before):
+        for key in curves:
+            of_kind.setdefault(curves[key].form.response, []).append(curves[key])
+    for number, entity_type in enumerate(types):
+        panel = figure.add_subplot(grid[divmod(number, min(len(types), PANELS_A_ROW))])
+        drawn = [("before", key, before[key]) for key in before if not _is_kept(key, before, after)]
+        drawn += [("unchanged" if _is_kept(key, before, after) else "after", key, after[key]) for key in after]
+        drawn = [each for each in drawn if each[1][0] == entity_type]
+        for place, (when, key, curve) in enumerate(drawn):
+            _draw_compared(panel, when, key, curve, place)
+        kind = drawn[0][2].form.response
+        _scale(panel, of_kind[kind], kind)
+        panel.legend(loc="lower right", frameon=False, fontsize=8, handlelength=2.8)
+        panel.set_title(entity_type, fontsize=11)
+        if number % PANELS_A_ROW == 0:
+            panel.set_ylabel("expected response")
+    figure.supxlabel(QUANTILE_LABEL, fontsize=10, y=0.12 / figure.get_figheight())
+    return figure
+
+
+def _is_kept(key: Ranker, before: CalibratorSet, after: CalibratorSet) -> bool:
+    if key not in before or key not in after:
         return False
     old, new = before[key], after[key]
-    return old is new or (old.values.size == new.values.size and bool(np.all(old.values == new.values)))
+    return old is new or (np.array_equal(old.values, new.values) and np.array_equal(old.knots, new.knots))
 
 
-def _styles(keys: list[Ranker]) -> Mapping[Ranker, tuple[int, int]]:
-    """Number the entity type, for its colour, and the ranker, for its marker."""
-    types = sorted({entity_type for entity_type, _ in keys})
-    rankers = sorted(set(keys))
-    return {key: (types.index(key[0]), rankers.index(key)) for key in rankers}
-
-
-def _look(style: tuple[int, int], *, is_old: bool, is_compared: bool) -> dict[str, object]:
-    of_type, of_ranker = style
-    line: object = _LINES[of_ranker % len(_LINES)]
-    if is_compared:
-        line = (0, (3, 2)) if is_old else "-"
-    return {
-        "color": COLOURS[of_type % len(COLOURS)],
-        "linestyle": line,
-        "marker": MARKERS[of_ranker % len(MARKERS)],
-        "markerfacecolor": "white" if is_old else COLOURS[of_type % len(COLOURS)],
-        "markersize": 5.5,
-        "linewidth": 1.2 if is_old else 1.6,
-        "alpha": 0.65 if is_old else 1.0,
-    }
-
-
-def _draw_curve(
-    panel: Axes, curve: ResponseCurve, style: tuple[int, int], *, is_old: bool, is_compared: bool
-) -> None:
-    # Drawn by quantile and not by raw score: the scores of different rankers share no scale.
+def _draw_compared(panel: Axes, when: str, key: Ranker, curve: ResponseCurve, place: int) -> None:
+    colour = GREY if when == "before" else INK
     panel.plot(
         curve.table.quantile,
         curve.values,
-        markevery=(style[1] % 5 / 50 + (0.04 if is_old else 0.0), 0.12),
-        **_look(style, is_old=is_old, is_compared=is_compared),  # type: ignore[arg-type]
+        color=colour,
+        linestyle=(0, (4, 2)) if when == "before" else "-",
+        marker=MARKERS[place % len(MARKERS)],
+        markerfacecolor="white" if when == "before" else colour,
+        markevery=(place % 5 / 40, 0.14),
+        markersize=5,
+        linewidth=1.4 if when == "before" else 1.7,
+        label=f"{when}: {key[1]}  ({amount(curve.base_rate, curve.form.response)})",
     )
 
 
-def _label(key: Ranker, curve: ResponseCurve, is_old: bool) -> str:
-    return f"{'before: ' if is_old else ''}{key[0]}, {key[1]}  ({amount(curve.base_rate, curve.form.response)})"
+def _scale(panel: Axes, curves: Sequence[ResponseCurve], kind: str) -> None:
+    lowest = min(curve.table.quantile[0] for curve in curves)
+    highest = max(curve.table.quantile[-1] for curve in curves)
+    start = _LOWEST if lowest < _LOWEST < highest else lowest
+    label_quantiles(panel, start, highest)
+    shown = [curve.values[curve.table.quantile >= start] for curve in curves]
+    at_start = [np.interp([start], curve.table.quantile, curve.values) for curve in curves]
+    scale_responses(panel, np.concatenate([*shown, *at_start]), kind)
+    panel.grid(alpha=0.25)

@@ -49,9 +49,7 @@ def reliability_plot(
     """
     figure, grid = panel_grid(len(tables), title)
     for number, (name, table) in enumerate(tables.items()):
-        cell = grid[divmod(number, min(len(tables), PANELS_A_ROW))].subgridspec(
-            2, 1, height_ratios=[4, 1], hspace=0.06
-        )
+        cell = grid[divmod(number, min(len(tables), PANELS_A_ROW))].subgridspec(2, 1, height_ratios=[4, 1], hspace=0.06)
         panel = figure.add_subplot(cell[0])
         density = figure.add_subplot(cell[1], sharex=panel)
         panel.tick_params(labelbottom=False)
