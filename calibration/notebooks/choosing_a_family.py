@@ -159,9 +159,10 @@ print()
 print("auto chose:", ", ".join(f"{name}: {fitted[name, 'auto'].method}" for name in RANKERS))
 
 # %% [markdown]
-# Read the two tables together. `sigmoid` is good where log-odds are linear in the score, and far off elsewhere.
-# `steps` is at home where there is a threshold, and pays for its freedom on smooth curves. `auto` picks one of the
-# methods for each ranker, and stays near the best. A star alone says little: with many rows, small differences are sure.
+# Read the two tables together. `sigmoid` is good where log-odds are about linear in the score, and far off on the
+# other three. `steps` is at home where there is a threshold, and pays for its freedom on smooth curves. `auto` picks
+# one of the methods for each ranker, and stays near the best. A star alone says little: with many rows, small
+# differences are sure.
 #
 # ## 3. Look at the curves
 #

@@ -129,7 +129,7 @@ def comparison_plot(
         panel.set_title(name, fontsize=11)
         panel.grid(alpha=0.25, color=GREY)
         if number % PANELS_A_ROW == 0:
-            panel.set_ylabel(f"{response_name(kind)}, examined")
+            panel.set_ylabel(response_name(kind))
     figure.supxlabel(QUANTILE_LABEL, fontsize=10, y=0.12 / figure.get_figheight())
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(
