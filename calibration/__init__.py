@@ -17,6 +17,7 @@ from calibration.noisy_or import noisy_or
 from calibration.quantiles import QuantileTable
 from calibration.settings import CalibrationSettings
 from calibration.sketch import QuantileSketch, ScoreCells
+from calibration.shadow import with_shadow_scores
 from calibration.slot_examination import SlotExamination
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ __all__ = [
     "reliability_table",
     "response_drift",
     "smooth_calibration_error",
+    "with_shadow_scores",
 ]
 
 

@@ -114,8 +114,10 @@ def log_sum_exp(responses: NDArray[np.float64]) -> NDArray[np.float64]:
     >>> log_sum_exp(np.array([[0.0, 0.0]])).round(3)
     array([0.693])
     """
-    summed = np.where(np.isnan(responses), 0.0, np.exp(responses)).sum(axis=1)
-    return np.asarray(np.log(summed, out=np.full(len(responses), np.nan), where=summed > 0))
+    largest = maximum(responses)
+    # Counts may be too large for exp.
+    summed = np.where(np.isnan(responses), 0.0, np.exp(responses - largest[:, None])).sum(axis=1)
+    return np.asarray(np.log(summed, out=np.full(len(responses), np.nan), where=summed > 0)) + largest
 
 
 AGGREGATIONS: Mapping[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = {

@@ -132,6 +132,27 @@ def load(path: str | Path) -> SecondPassRanker:
     return ranker
 
 
+def file_hashes(path: str | Path) -> dict[str, str]:
+    """Return the SHA-256 of each file of a bundle, as its manifest states it.
+
+    Parameters
+    ----------
+    path : str or Path
+        A bundle.
+
+    Returns
+    -------
+    dict of str to str
+        By the file's path inside the bundle.
+
+    Raises
+    ------
+    BundleError
+        When there is no bundle, or its manifest is damaged.
+    """
+    return dict(_read_manifest(Path(path))["sha256"])
+
+
 def _is_bundle(path: Path) -> bool:
     try:
         return {"schema_version", "config_hash", "sha256"} <= set(_read_json(path / "manifest.json"))

@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as Bars
 from rich.table import Table as Sheet
 
-from spr.errors import SPRError, UnknownEntityType, name_unknown
+from spr.errors import SPRError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -118,26 +118,37 @@ def recalibrate(
     impressions: Impressions,
     entity_type: Annotated[str, typer.Option(help="Entity type of the first-pass ranker.")],
     ranker_version: Annotated[str, typer.Option(help="Its version.")],
+    shadow: Annotated[
+        Path | None,
+        typer.Option(help="For a version that is not live yet, its scores: request_id, cohort_id, slot, raw_score."),
+    ] = None,
+    viewers: Annotated[Path | None, typer.Option(help="Viewers table, where calibrators are split by one.")] = None,
     out: Annotated[Path | None, typer.Option(help="Directory of the new bundle; default: replace this one.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Save even what held-out viewers speak against.")] = False,
 ) -> None:
-    """Fit the calibrator of one first-pass ranker version; every other part stays as it is."""
-    import pandas as pd
-
+    """Fit the calibrator of one first-pass ranker version, if held-out viewers agree; other parts stay as they are."""
     import spr
-    from spr import tables
+    from spr.bundle import check_destination, file_hashes
+    from spr.recalibration import recalibrated, unchanged_parts
 
     with readable_errors():
-        ranker = spr.load(bundle)
-        if entity_type not in ranker.config.entity_types:
-            raise UnknownEntityType(name_unknown("entity type", entity_type, ranker.config.entity_types))
-        rows = tables.read_impressions(impressions, ranker.config)
-        new = ranker.calibrators.refitted(rows, entity_type=entity_type, ranker_version=ranker_version)
-        ranker.with_calibrators(new).save(out or bundle)
-    before = ranker.calibrators.to_frame().assign(calibrators=f"before ({ranker.calibrators.version})")
-    after = new.to_frame().assign(calibrators=f"after ({new.version})")
-    both = pd.concat([before, after])
-    print_table(both[both["entity_type"] == entity_type].set_index("calibrators"), f"calibrators of {entity_type}")
-    console.print(f"saved [bold]{out or bundle}[/bold]")
+        path = check_destination(out or bundle)
+        ranker, before = spr.load(bundle), file_hashes(bundle)
+        answer = recalibrated(
+            ranker, impressions, entity_type=entity_type, ranker_version=ranker_version, shadow=shadow, viewers=viewers
+        )
+        if len(answer.table):
+            print_table(answer.table, f"{entity_type} {ranker_version}, on viewers held out")
+        for reason in answer.reasons:
+            console.print(f"[red]against it[/red]: {escape(reason)}", highlight=False, soft_wrap=True)
+        if not (answer.accepted or force):
+            console.print("refused: nothing was written; --force saves it all the same")
+            raise typer.Exit(1)
+        answer.new.save(path)
+        unchanged = unchanged_parts(before, path)
+    console.print(f"{', '.join(unchanged)}: unchanged (sha256)")
+    console.print(f"live versions of {entity_type}: {', '.join(answer.new.calibrators.known(entity_type))}")
+    console.print(f"saved [bold]{path}[/bold], bundle {answer.new.versions['bundle']}")
 
 
 @app.command()

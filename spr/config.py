@@ -19,8 +19,12 @@ import pydantic
 from pydantic import BeforeValidator, ConfigDict, Field, PlainSerializer
 
 from calibration import SlotExamination
+from calibration.families import Response
+from calibration.loglinear import Transforms
+from calibration.response import Method
 from spr.errors import ConfigError, InfeasibleGuarantee, name_unknown
 from spr.reorder import LABEL_KINDS, ImpressionGuarantee, check_guarantees
+from spr.tables import IMPRESSION_COLUMNS
 
 Aggregation = Literal["mean", "slot_weighted_mean", "max", "noisy_or", "log_sum_exp"]
 
@@ -59,11 +63,38 @@ class Labels(_Section):
 
 
 class EntityType(_Section):
-    """One entity type: what acting on it forms, how many slots are ranked on, and how they are summed up."""
+    """One entity type: what acting on it forms, how many slots are ranked on, and how they are summed up.
+
+    ``response`` says what its ranker is labelled with. ``aggregation`` is ``"noisy_or"`` unless given, and where
+    responses are not probabilities ``"slot_weighted_mean"``. ``negative_sampling_rate`` is the share of rows without
+    a response that the log kept.
+    """
 
     edge_type: str = Field(min_length=1)
     top_k: int = Field(6, ge=1, le=64)
+    response: Response = "binary"
     aggregation: Aggregation = "noisy_or"
+    negative_sampling_rate: float = Field(1.0, gt=0, le=1)
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _choose_aggregation(cls, given: Any) -> Any:
+        if isinstance(given, dict) and given.get("response", "binary") != "binary":
+            return {"aggregation": "slot_weighted_mean"} | given
+        return given
+
+    @pydantic.model_validator(mode="after")
+    def _check_response(self) -> Self:
+        if self.response == "binary":
+            return self
+        if self.aggregation == "noisy_or":
+            raise ValueError(
+                f"aggregation 'noisy_or' needs probabilities, and response is {self.response!r}; "
+                "use 'slot_weighted_mean', 'mean', 'max' or 'log_sum_exp'"
+            )
+        if self.negative_sampling_rate != 1.0:
+            raise ValueError(f"negative_sampling_rate needs binary responses, and response is {self.response!r}")
+        return self
 
 
 class Calibration(_Section):
@@ -74,9 +105,17 @@ class Calibration(_Section):
     ``calibration.SlotExamination.fit_shuffled``, ``fit_rankers``, or the user's own knowledge. Expected responses are
     then those at slot 0, and noisy-or gives each slot its examination back. Default: no correction; expected
     responses are those at the slots where the ranker's scores put its entities.
+
+    ``method`` and ``transforms`` are those of ``calibration.QuantileResponseCalibrator``. ``segment`` names a viewers
+    column of strings or booleans, or a ``context_*`` column: each of its values gets a curve per ranker, partially
+    pooled to the ranker's own, which answers where the column is null or holds a value that training did not see.
+    ``unknown_version = "prior"`` takes the mean expected response of the entity type, or of all types where this one
+    has no curve either; the page says so in ``fallbacks``.
     """
 
-    method: Literal["auto", "loglinear", "isotonic"] = "auto"
+    method: Method = "auto"
+    transforms: Transforms = "rank"
+    segment: str | None = Field(None, min_length=1)
     folds: int = Field(10, ge=2)
     position_examination: bool = True
     slot_examination: tuple[float, ...] | None = None
@@ -88,6 +127,13 @@ class Calibration(_Section):
         if relative is not None:
             SlotExamination(np.array(relative))
         return relative
+
+    @pydantic.field_validator("segment")
+    @classmethod
+    def _check_segment(cls, column: str | None) -> str | None:
+        if column in IMPRESSION_COLUMNS:
+            raise ValueError(f"{column!r} is a column of the impressions table itself; name a viewers or context_* one")
+        return column
 
 
 class Features(_Section):
@@ -297,6 +343,16 @@ class Config(_Section):
         """First 12 hex digits of the SHA-256 of the canonical content; stands in the bundle and on each page."""
         canonical = json.dumps(self.to_dict(), sort_keys=True)
         return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+
+    @property
+    def responses(self) -> dict[str, str]:
+        """What a response is, by entity type."""
+        return {name: kind.response for name, kind in self.entity_types.items()}
+
+    @property
+    def negative_sampling_rates(self) -> dict[str, float]:
+        """The share of rows without a response that the log kept, by entity type."""
+        return {name: kind.negative_sampling_rate for name, kind in self.entity_types.items()}
 
     @property
     def edge_types(self) -> tuple[str, ...]:

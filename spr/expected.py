@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from spr.errors import UnknownRankerVersion, name_unknown
+from spr.segments import rankers_by_segment
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -25,9 +26,10 @@ def expected_responses(
     batch : CohortBatch
         E entities.
     calibrators : CalibratorSet
-        One curve per (entity type, ranker version).
+        One curve per (entity type, ranker version), and per segment where they were fitted with one.
     unknown_version : {"error", "prior"}
-        What to do without a curve: refuse, or take the mean expected response of the entity type.
+        What to do without a curve: refuse, or take the mean expected response of the entity type; of all types where
+        this one has no curve either.
 
     Returns
     -------
@@ -39,11 +41,12 @@ def expected_responses(
     Raises
     ------
     UnknownRankerVersion
-        When a version has no curve and the configuration states no fallback, or its type has no curve at all.
+        When a version has no curve and the configuration states no fallback.
     """
-    unknown = [i for i, ranker in enumerate(batch.rankers) if ranker not in calibrators]
+    ranker, rankers = rankers_by_segment(batch, calibrators.settings.segment)
+    unknown = [i for i, key in enumerate(batch.rankers) if key not in calibrators]
     if not unknown:
-        return calibrators.predict(batch.raw_score, batch.ranker, batch.rankers), {}
+        return calibrators.predict(batch.raw_score, ranker, rankers), {}
     request = batch.request_of_cohort()[batch.cohort_of_entity()]
     expected_response = np.full(len(batch.raw_score), np.nan)
     fallbacks: dict[int, list[str]] = {}
@@ -51,16 +54,14 @@ def expected_responses(
         entity_type, version = batch.rankers[i]
         rows = batch.ranker == i
         known = calibrators.known(entity_type)
-        if unknown_version == "error" or not known:
+        if unknown_version == "error":
             where = f"request {batch.request_id[request[rows][0]]!r}, entity type {entity_type!r}"
             raise UnknownRankerVersion(name_unknown("ranker version", version, known, where))
-        scorable = rows & ~np.isnan(batch.raw_score)
-        expected_response[scorable] = calibrators.prior(entity_type)
+        expected_response[rows & ~np.isnan(batch.raw_score)] = calibrators.prior(entity_type)
+        prior = "prior of the type" if known else "pooled prior of all types"
         for r in np.unique(request[rows]).tolist():
-            fallbacks.setdefault(r, []).append(f"{entity_type} {version}: no calibrator, prior of the type")
+            fallbacks.setdefault(r, []).append(f"{entity_type} {version}: no calibrator, {prior}")
     calibrated = ~np.isin(batch.ranker, unknown)
-    used, ranker = np.unique(batch.ranker[calibrated], return_inverse=True)
-    expected_response[calibrated] = calibrators.predict(
-        batch.raw_score[calibrated], ranker, [batch.rankers[i] for i in used]
-    )
+    used, number = np.unique(ranker[calibrated], return_inverse=True)
+    expected_response[calibrated] = calibrators.predict(batch.raw_score[calibrated], number, [rankers[i] for i in used])
     return expected_response, fallbacks

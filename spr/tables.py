@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import pandera.pandas as pa
+    from numpy.typing import NDArray
 
     from spr.config import Config
 
@@ -26,6 +27,9 @@ Table = pd.DataFrame | str | Path
 IMPRESSION_KEY = ("request_id", "cohort_id", "slot")
 _IDS = ("request_id", "viewer_id", "cohort_id", "entity_type", "entity_id", "ranker_version")
 _STRINGS = (*_IDS, "policy", "cohort_kind")
+_NUMBERS = ("position", "slot", "raw_score", "response", "downstream", "seen", "dismissed", "propensity")
+IMPRESSION_COLUMNS = (*_STRINGS, "at", *_NUMBERS)
+"""Names that the impressions table keeps to itself."""
 
 
 def read_impressions(impressions: Table, config: Config) -> pd.DataFrame:
@@ -124,6 +128,26 @@ def read_entities(entities: Table) -> pd.DataFrame:
         When a rule is broken.
     """
     return _read_features(entities, "entities", ("entity_type", "entity_id"), moments=("at", "created_at"))
+
+
+def rows_stood_for(impressions: pd.DataFrame, config: Config) -> NDArray[np.float64]:
+    """Tell how many rows each one stands for, where the log kept only some rows without a response.
+
+    Parameters
+    ----------
+    impressions : DataFrame
+        n rows of :func:`read_impressions` whose response is known.
+    config : Config
+        Gives the entity types' ``negative_sampling_rate``.
+
+    Returns
+    -------
+    float64[n]
+        1 where there is a response, else 1 / rate.
+    """
+    rate = impressions["entity_type"].map(config.negative_sampling_rates).to_numpy(dtype=np.float64)
+    response = impressions["response"].to_numpy(dtype=np.float64)
+    return np.where(response > 0, 1.0, 1.0 / rate)
 
 
 def mask_immature(impressions: pd.DataFrame, config: Config) -> pd.DataFrame:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 import pandas as pd
 
-from calibration import CalibrationError, CalibratorSet, PositionExamination
+from calibration import CalibrationError, CalibratorSet, Examination, PositionExamination, SlotExamination
 from spr import tables
 from spr.assembly import assemble
 from spr.errors import ConfigError, TableError, name_unknown
@@ -19,6 +19,7 @@ from spr.glmix.holdout import salted_hashes, unit_interval
 from spr.progress import Progress, ignore
 from spr.ranker import SecondPassRanker
 from spr.reorder import ImportanceFactors
+from spr.segments import with_segments
 from spr.selection import choose_effects, choose_trees, later_random_pages
 from spr.trees import CohortTrees, refit_on_all
 
@@ -92,8 +93,9 @@ def fit(
     specs = specify_effects(features, config)
 
     progress("calibrators", 0, 1)
-    calibrators = fit_calibrators(rows, config)
-    expected_response = cross_fit(rows, calibrators, config)
+    scored = with_segments(rows, batch, config.calibration.segment)
+    calibrators = fit_calibrators(scored, config)
+    expected_response = cross_fit(scored, calibrators, config)
     progress("calibrators", 1, 1)
     examples = collect_examples(rows, batch, features, expected_response, [effect.key for effect in specs])
     later = later_random_pages(examples)
@@ -136,7 +138,9 @@ def specify_effects(features: CohortFeatures, config: Config) -> list[RandomEffe
 
 
 def fit_calibrators(rows: pd.DataFrame, config: Config) -> CalibratorSet:
-    """Fit one calibrator per (entity type, ranker version) on the random policy, at the reference position.
+    """Fit one calibrator per (entity type, ranker version) on the random policy, at the reference position and slot.
+
+    Where the configuration names a segment, the rows have its column: see :func:`spr.segments.with_segments`.
 
     Raises
     ------
@@ -147,12 +151,25 @@ def fit_calibrators(rows: pd.DataFrame, config: Config) -> CalibratorSet:
     if known.empty:
         raise TableError("impressions: no mature row of policy 'random' has both a raw score and a response")
     try:
-        examination = None
+        position = slot = None
         if config.calibration.position_examination:
-            examination = PositionExamination.fit(
-                known["position"].to_numpy(), known["response"].to_numpy(), stratum=known["entity_type"].to_numpy()
+            position = PositionExamination.fit(
+                known["position"].to_numpy(),
+                known["response"].to_numpy(),
+                sample_weight=tables.rows_stood_for(known, config),
+                stratum=known["entity_type"].to_numpy(),
             )
-        return CalibratorSet.fit(rows, method=config.calibration.method, examination=examination)
+        if config.calibration.slot_examination is not None:
+            slot = SlotExamination(np.array(config.calibration.slot_examination))
+        return CalibratorSet.fit(
+            rows,
+            method=config.calibration.method,
+            transforms=config.calibration.transforms,
+            response=config.responses,
+            negative_sampling_rate=config.negative_sampling_rates,
+            segment=config.calibration.segment,
+            examination=Examination(position, slot),
+        )
     except CalibrationError as error:
         raise TableError(f"impressions: {error}") from error
 
@@ -161,7 +178,7 @@ def cross_fit(rows: pd.DataFrame, calibrators: CalibratorSet, config: Config) ->
     """Return the expected response of each row from rates that its viewer had no part in.
 
     A row of a ranker version without a calibrator (too few rows of the random policy) takes the prior of its entity
-    type; where the type has none either, it counts as not scorable.
+    type; where the type has none either, it takes the pooled prior if ``rank`` does, else it counts as not scorable.
     """
     n_folds = config.calibration.folds
     # Another salt than the hold-out's: else the held-out viewers would all stand in one fold.
@@ -171,9 +188,10 @@ def cross_fit(rows: pd.DataFrame, calibrators: CalibratorSet, config: Config) ->
     ranker, rankers = pd.MultiIndex.from_frame(rows[["entity_type", "ranker_version"]]).factorize()
     known = np.array([key in calibrators for key in rankers])[ranker]
     for i, (entity_type, version) in enumerate(rankers):
-        if (entity_type, version) not in calibrators and calibrators.known(entity_type):
+        has_prior = calibrators.known(entity_type) or config.calibration.unknown_version == "prior"
+        if (entity_type, version) not in calibrators and has_prior:
             expected_response[ranker == i] = calibrators.prior(entity_type)
-            logger.warning("%s %s has too few rows for a calibrator: prior of the type", entity_type, version)
+            logger.warning("%s %s has too few rows for a calibrator: a prior stands in", entity_type, version)
     expected_response[known] = calibrators.cross_fitted(rows[known], fold[known], n_folds)
     expected_response[rows["raw_score"].isna().to_numpy()] = np.nan
     return expected_response

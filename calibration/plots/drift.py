@@ -54,7 +54,7 @@ def drift_plot(table: pd.DataFrame, title: str = "Drift since the fit") -> Figur
         interval that is valid at every look, drawn from where it is finite. Both run off the panel where they are
         wide. A window whose band excludes 1 has a filled square on the line; the title names the first. Below, the
         population stability index of the raw scores, a filled triangle where it exceeds its noise (band) and the
-        customary 0.1 (dotted).
+        customary 0.1 (dotted). Continuous responses have no ratio: there it is the mean difference, on a linear axis.
 
     Raises
     ------
@@ -88,11 +88,14 @@ def drift_plot(table: pd.DataFrame, title: str = "Drift since the fit") -> Figur
         stability = figure.add_subplot(cell[1], sharex=ratio)
         ratio.tick_params(labelbottom=False)
         ordered = rows.sort_values("window_start")
-        _draw_ratio(ratio, ordered)
+        _draw_responses(ratio, ordered)
         _draw_stability(stability, ordered)
         ratio.set_title(f"{key[0]}, {key[1]}\n{_since(ordered)}", fontsize=11)
-        if number % PANELS_A_ROW == 0:
+        if _is_difference(ordered):
+            ratio.set_ylabel("observed - expected,\nmean of a row")
+        elif number % PANELS_A_ROW == 0:
             ratio.set_ylabel("observed / expected\nresponses")
+        if number % PANELS_A_ROW == 0:
             stability.set_ylabel("PSI of the\nraw scores")
     figure.legend(
         handles=_legend(),
@@ -110,38 +113,53 @@ def _since(rows: pd.DataFrame) -> str:
     return "responses: " + ("no drift" if drifted.empty else f"drift seen on {drifted.iloc[0]:%Y-%m-%d}")
 
 
-def _draw_ratio(panel: Axes, rows: pd.DataFrame) -> None:
+def _is_difference(rows: pd.DataFrame) -> bool:
+    return "response" in rows and bool((rows["response"] == "continuous").all())
+
+
+def _draw_responses(panel: Axes, rows: pd.DataFrame) -> None:
+    what, unchanged, positive = ("difference", 0.0, False) if _is_difference(rows) else ("ratio", 1.0, True)
     at = rows["window_start"].to_numpy()
-    ratio, low, high = (rows[name].to_numpy(np.float64) for name in ("ratio", "interval_low", "interval_high"))
-    so_far, below, above = (rows[name].to_numpy(np.float64) for name in ("ratio_so_far", "so_far_low", "so_far_high"))
+    columns = (what, "interval_low", "interval_high", f"{what}_so_far", "so_far_low", "so_far_high")
+    alone, low, high, so_far, below, above = (rows[name].to_numpy(np.float64) for name in columns)
     known = np.isfinite(above)
-    lowest, highest = _limits(np.concatenate([ratio, so_far]), np.concatenate([low, high, below[known], above[known]]))
-    panel.set_yscale("log")
+    lowest, highest = _limits(
+        np.concatenate([alone, so_far]),
+        np.concatenate([low, high, below[known], above[known]]),
+        unchanged,
+        is_log=positive,
+    )
+    if positive:
+        panel.set_yscale("log")
     panel.set_ylim(lowest, highest)
-    panel.axhline(1.0, color=GREY, linewidth=1.0, linestyle="--", zorder=1)
+    panel.axhline(unchanged, color=GREY, linewidth=1.0, linestyle="--", zorder=1)
     panel.fill_between(at, below, above, where=known, color=_BAND, alpha=0.75, linewidth=0, zorder=1)
     panel.plot(at, so_far, color=OTHER_INK, linewidth=1.8, zorder=3)
     drifted = rows["drifted"].to_numpy(bool)
     panel.plot(at[drifted], so_far[drifted], "s", color=OTHER_INK, markersize=5, zorder=4)
-    some = ratio > 0
     panel.vlines(at, np.maximum(low, lowest), high, color=INK, linewidth=1.1, alpha=0.8, zorder=2)
-    panel.plot(at[some], ratio[some], "o", color=INK, markersize=4, markerfacecolor="white", zorder=2.5)
-    ticks = next(ticks for widest, ticks in _TICKS.items() if highest / lowest <= widest)
-    panel.set_yticks([tick for tick in ticks if lowest < tick < highest])
+    some = alone > 0 if positive else np.isfinite(alone)
+    panel.plot(at[some], alone[some], "o", color=INK, markersize=4, markerfacecolor="white", zorder=2.5)
+    if positive:
+        ticks = next(ticks for widest, ticks in _TICKS.items() if highest / lowest <= widest)
+        panel.set_yticks([tick for tick in ticks if lowest < tick < highest])
     panel.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     panel.yaxis.set_minor_locator(NullLocator())
     panel.grid(alpha=0.25)
 
 
-def _limits(points: Floats, ends: Floats) -> tuple[float, float]:
+def _limits(points: Floats, ends: Floats, unchanged: float, *, is_log: bool) -> tuple[float, float]:
     """Hold all points and most ends of intervals: those of the first, small windows would squeeze the rest."""
-    logs = np.log(points[np.isfinite(points) & (points > 0)])
-    of_ends = np.log(ends[np.isfinite(ends) & (ends > 0)])
-    far = np.quantile(of_ends, [0.1, 0.9]) if of_ends.size else np.zeros(2)
-    return (
-        float(np.exp(min(logs.min(initial=0.0), far[0], -0.05) - 0.05)),
-        float(np.exp(max(logs.max(initial=0.0), far[1], 0.05) + 0.05)),
-    )
+    points, ends = (each[np.isfinite(each) & ((each > 0) | (not is_log))] for each in (points, ends))
+    if is_log:
+        points, ends = np.log(points), np.log(ends)
+    middle = np.log(unchanged) if is_log else unchanged
+    far = np.quantile(ends, [0.1, 0.9]) if ends.size else np.full(2, middle)
+    low = min(points.min(initial=middle), far[0], middle)
+    high = max(points.max(initial=middle), far[1], middle)
+    margin = max(0.06 * (high - low), 0.05 if is_log else 1e-9)
+    low, high = low - margin, high + margin
+    return (float(np.exp(low)), float(np.exp(high))) if is_log else (float(low), float(high))
 
 
 def _draw_stability(panel: Axes, rows: pd.DataFrame) -> None:
@@ -165,7 +183,7 @@ def _legend() -> list[Line2D | Patch]:
     return [
         Line2D([], [], marker="o", linestyle="none", label="one window, 95 % interval", **line),  # type: ignore[arg-type]
         Line2D([], [], color=OTHER_INK, linewidth=1.8, label="all windows so far"),
-        Line2D([], [], marker="s", linestyle="none", color=OTHER_INK, label="drifted: band excludes 1"),
+        Line2D([], [], marker="s", linestyle="none", color=OTHER_INK, label="drifted: band excludes no change"),
         Patch(color=_BAND, label="always-valid interval; PSI: noise"),
         Line2D([], [], marker="^", color=INK, label="PSI (filled: scores moved)"),
         Line2D([], [], color="black", linestyle=":", label=f"customary PSI limit, {CUSTOMARY_MODERATE:g}"),

@@ -13,6 +13,7 @@ from spr.assembly import assemble
 from spr.examples import collect_examples
 from spr.glmix import GLMixClassifier, Linear, RandomEffect, Trees
 from spr.progress import Progress, ignore
+from spr.segments import with_segments
 from spr.training import cross_fit
 from spr.trees import refit_on_all, specify_trees
 
@@ -83,7 +84,8 @@ def fit_baselines(
         as the ranker's are.
     """
     batch = assemble(impressions, viewers, entities)
-    expected_response = cross_fit(impressions, ranker.calibrators, ranker.config)
+    scored = with_segments(impressions, batch, ranker.calibrators.settings.segment)
+    expected_response = cross_fit(scored, ranker.calibrators, ranker.config)
     examples = collect_examples(impressions, batch, ranker.features, expected_response, ())
     teaching = examples.take(examples.random)
     raw_scores = QuantileTable.fit(teaching.mean_raw_score)

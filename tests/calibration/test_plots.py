@@ -179,6 +179,24 @@ def test_drift_plot_draws_ratio_and_stability_of_each_ranker(n_types: int) -> No
     _assert_texts_are_apart_and_inside(figure)
 
 
+def test_drift_plot_of_continuous_responses_draws_the_difference() -> None:
+    log = _log(2, 8)
+    table = drift_table(log, CalibratorSet.fit(log))
+    kind = np.where(table["entity_type"] == "type0", "continuous", "binary")
+    table = table.assign(response=kind, difference=table["ratio"] - 1, difference_so_far=table["ratio_so_far"] - 1)
+    of_difference = kind == "continuous"
+    table.loc[of_difference, ["ratio", "ratio_so_far"]] = np.nan
+    ends = ["interval_low", "interval_high", "so_far_low", "so_far_high"]
+    table.loc[of_difference, ends] = table.loc[of_difference, ends] - 1
+    figure = drift_plot(table)
+    difference, ratio = figure.axes[0], figure.axes[2]
+    assert (difference.get_yscale(), ratio.get_yscale()) == ("linear", "log")
+    assert "observed - expected" in difference.get_ylabel()
+    low, high = difference.get_ylim()
+    assert low < 0 < high
+    _assert_texts_are_apart_and_inside(figure)
+
+
 def test_drift_plot_survives_windows_without_responses_and_few_viewers() -> None:
     log = _log(1, 12)
     later = _log(1, 4)

@@ -129,24 +129,6 @@ def test_evaluate_with_train_adds_baselines(saved: Path, files: Path) -> None:
     assert "prior" in result.output
 
 
-def test_recalibrate_replaces_one_calibrator_in_place(saved: Path, files: Path, tmp_path: Path) -> None:
-    before = spr.load(saved)
-    rows = pd.read_parquet(files / "train.parquet")
-    people = rows["entity_type"] == "people"
-    rows.assign(ranker_version=rows["ranker_version"].mask(people, "people-2")).to_parquet(tmp_path / "new.parquet")
-    arguments = ["--impressions", tmp_path / "new.parquet", "--entity-type", "people", "--ranker-version", "people-2"]
-    elsewhere = _run("recalibrate", saved, *arguments, "--out", tmp_path / "other")
-    assert elsewhere.exit_code == 0, elsewhere.output
-    assert spr.load(saved).versions == before.versions
-    here = _run("recalibrate", saved, *arguments)
-    assert here.exit_code == 0, here.output
-    after = spr.load(saved)
-    assert set(after.calibrators) == set(before.calibrators) | {("people", "people-2")}
-    changed = {part for part in before.versions if before.versions[part] != after.versions[part]}
-    assert changed == {"bundle", "calibrators"}
-    assert spr.load(tmp_path / "other").versions == after.versions
-
-
 # ------------------------------------------------------------------ errors
 
 

@@ -8,6 +8,7 @@ from spr import Config
 from spr.errors import ConfigError
 
 MINIMAL = '[entity_types]\npeople = { edge_type = "connection" }\nhashtag = { edge_type = "follow", top_k = 3 }\n'
+COUNTS = "[entity_types]\nnewsletter = {{ edge_type = 'subscribe', response = 'count', aggregation = '{}' }}\n"
 
 
 def test_config_minimal_has_defaults() -> None:
@@ -16,6 +17,14 @@ def test_config_minimal_has_defaults() -> None:
     assert config.top_k == 6
     assert config.labels.downstream_window == timedelta(days=7)
     assert config.random_effects[0].features == ("entity_type", "edge_type")
+
+
+def test_config_aggregation_of_counts_is_a_mean_unless_given() -> None:
+    given = "[entity_types]\na = { edge_type = 'x', response = 'count' }\nb = { edge_type = 'x' }\n"
+    config = Config.parse(given + "c = { edge_type = 'x', response = 'continuous', aggregation = 'max' }\n")
+    assert [kind.aggregation for kind in config.entity_types.values()] == ["slot_weighted_mean", "noisy_or", "max"]
+    assert config.responses == {"a": "count", "b": "binary", "c": "continuous"}
+    assert Config.from_dict(config.to_dict()) == config
 
 
 @pytest.mark.parametrize("name", ["network", "lastfm"])
@@ -44,6 +53,12 @@ def test_config_hash_changes_with_content() -> None:
         (MINIMAL + "[[guarantees]]\nname = 'g'\nedge_type = 'follow'\nminimum = 11", "minimum=11"),
         (MINIMAL + "[[guarantees]]\nname = 'g'\nentity_type = 'hashtags'\nminimum = 1", "Did you mean 'hashtag'"),
         (MINIMAL + "[[random_effects]]\nname = 'fixed'", "names of their own; taken: fixed"),
+        (COUNTS.format("noisy_or"), "aggregation 'noisy_or' needs probabilities.*use 'slot_weighted_mean'"),
+        (COUNTS.format("mean") + "p = { edge_type = 'x', response = 'rate' }", "entity_types.p.response"),
+        ("[entity_types]\np = { edge_type = 'x', response = 'count', negative_sampling_rate = 0.5 }", "binary"),
+        ("[entity_types]\np = { edge_type = 'x', negative_sampling_rate = 0.0 }", "negative_sampling_rate"),
+        (MINIMAL + "[calibration]\nmethod = 'platt'", "calibration.method.*'sigmoid'"),
+        (MINIMAL + "[calibration]\nsegment = 'slot'", "'slot' is a column of the impressions table"),
         ("[entity_types", "not TOML"),
     ],
 )

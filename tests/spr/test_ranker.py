@@ -256,11 +256,18 @@ def test_rank_unknown_version_of_every_cohort_is_served_from_the_prior(ranker: s
     assert "people-2" in page.to_pandas()["fallbacks"].iloc[0]
 
 
-def test_rank_prior_of_a_type_without_calibrator_is_refused_by_name(ranker: spr.SecondPassRanker) -> None:
+def test_rank_type_without_calibrator_takes_the_pooled_prior_where_configured(ranker: spr.SecondPassRanker) -> None:
     curves = {key: curve for key, curve in ranker.calibrators.curves.items() if key[0] != "event"}
     without = ranker.with_calibrators(dataclasses.replace(ranker.calibrators, curves=curves))
+    request = _request(_cohort("e", entity_type="event"), _cohort("old"))
     with pytest.raises(UnknownRankerVersion, match="event"):
-        _accepting_priors(without).rank(_request(_cohort(entity_type="event")))
+        without.rank(request)
+    page = _accepting_priors(without).rank(request)
+    version = next(version for entity_type, version in ranker.calibrators if entity_type == "event")
+    assert f"event {version}: no calibrator, pooled prior of all types" in page.fallbacks
+    by_id = {placement.cohort_id: placement for placement in page.placements}
+    assert set(by_id["e"].expected_response) == {without.calibrators.prior("event")}
+    assert by_id["old"].margins == ranker.rank(_request(_cohort("old"))).placements[0].margins
 
 
 def test_rank_guarantee_lifts_what_is_due_and_says_so(ranker: spr.SecondPassRanker) -> None:
