@@ -16,8 +16,8 @@ from calibration.examination import Examination, PositionExamination
 from calibration.noisy_or import noisy_or
 from calibration.quantiles import QuantileTable
 from calibration.settings import CalibrationSettings
-from calibration.sketch import QuantileSketch, ScoreCells
 from calibration.shadow import with_shadow_scores
+from calibration.sketch import QuantileSketch, ScoreCells
 from calibration.slot_examination import SlotExamination
 
 if TYPE_CHECKING:

@@ -183,7 +183,7 @@ def _legend() -> list[Line2D | Patch]:
     return [
         Line2D([], [], marker="o", linestyle="none", label="one window, 95 % interval", **line),  # type: ignore[arg-type]
         Line2D([], [], color=OTHER_INK, linewidth=1.8, label="all windows so far"),
-        Line2D([], [], marker="s", linestyle="none", color=OTHER_INK, label="drifted: band excludes no change"),
+        Line2D([], [], marker="s", linestyle="none", color=OTHER_INK, label="drifted: band is off the dashed line"),
         Patch(color=_BAND, label="always-valid interval; PSI: noise"),
         Line2D([], [], marker="^", color=INK, label="PSI (filled: scores moved)"),
         Line2D([], [], color="black", linestyle=":", label=f"customary PSI limit, {CUSTOMARY_MODERATE:g}"),
