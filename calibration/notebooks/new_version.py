@@ -152,8 +152,8 @@ reliability = reliability_plot(
 reliability
 
 # %% [markdown]
-# `after` is about as good as `before`. `forgotten` is far off: a score of 600 points is no log-odds of 600. That is why a
-# new version gets a curve of its own *before* it is served, and why a version without one is refused (section 4).
+# `after` is about as good as `before`. `forgotten` is far off: 600 points are no log-odds of 600. That is why a new
+# version gets a curve of its own *before* it is served, and why a version without one is refused (section 4).
 #
 # ## 4. Roll out, and roll back
 #

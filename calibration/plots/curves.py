@@ -12,6 +12,7 @@ from calibration.plots.axes import (
     GREY,
     INK,
     MARKERS,
+    OTHER_INK,
     PANELS_A_ROW,
     QUANTILE_LABEL,
     amount,
@@ -139,7 +140,7 @@ def _is_kept(key: Ranker, before: CalibratorSet, after: CalibratorSet) -> bool:
 
 
 def _draw_compared(panel: Axes, when: str, key: Ranker, curve: ResponseCurve, place: int) -> None:
-    colour = GREY if when == "before" else INK
+    colour = {"before": GREY, "unchanged": INK, "after": OTHER_INK}[when]
     panel.plot(
         curve.table.quantile,
         curve.values,

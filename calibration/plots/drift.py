@@ -154,7 +154,7 @@ def _limits(points: Floats, ends: Floats, unchanged: float, *, is_log: bool) -> 
     if is_log:
         points, ends = np.log(points), np.log(ends)
     middle = np.log(unchanged) if is_log else unchanged
-    far = np.quantile(ends, [0.1, 0.9]) if ends.size else np.full(2, middle)
+    far = np.quantile(ends, [0.05, 0.95]) if ends.size else np.full(2, middle)
     low = min(points.min(initial=middle), far[0], middle)
     high = max(points.max(initial=middle), far[1], middle)
     margin = max(0.06 * (high - low), 0.05 if is_log else 1e-9)
