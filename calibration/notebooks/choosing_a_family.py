@@ -23,6 +23,7 @@
 # 6. ends in a choice.
 
 # %%
+# %matplotlib inline
 import numpy as np
 import pandas as pd
 from sklearn.model_selection import GroupKFold, cross_val_predict

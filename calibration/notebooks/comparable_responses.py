@@ -23,6 +23,7 @@
 # 5. ends in a decision.
 
 # %%
+# %matplotlib inline
 import numpy as np
 import pandas as pd
 

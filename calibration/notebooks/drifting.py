@@ -24,6 +24,7 @@
 # 5. ends in a decision per ranker.
 
 # %%
+# %matplotlib inline
 import numpy as np
 import pandas as pd
 
@@ -117,8 +118,8 @@ for (_, version), verdict in report.verdicts.items():
 #
 # ## 3. Over time
 #
-# A single day has an interval, too. One day in twenty may leave out 1 by chance, so a single one says little. Count them
-# for each ranker, beside the days at which the always-valid interval of all days so far leaves out 1:
+# A single day has an interval, too. One day in twenty may leave out 1 by chance, so a single one says little. Count
+# them for each ranker, beside the days at which the always-valid interval of all days so far leaves out 1:
 
 # %%
 daily = drift_table(log, calibrators)

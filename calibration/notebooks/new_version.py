@@ -20,6 +20,7 @@
 # 6. ends in a decision for each.
 
 # %%
+# %matplotlib inline
 from pathlib import Path
 
 import numpy as np

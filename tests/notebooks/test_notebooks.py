@@ -1,4 +1,4 @@
-"""Every notebook runs from top to bottom in a kernel of its own, in an empty directory, and comes to its decision."""
+"""Every notebook runs from top to bottom in a kernel of its own, in an empty directory, and decides."""
 
 from pathlib import Path
 
@@ -19,11 +19,11 @@ DECISIONS = {
         "-> serve calibrators",
     ),
     "new_version": (
+        "the same as before: True",
         "people-2: calibrated",
         "-> ship",
         "people-3: calibrated",
         "-> roll back",
-        "the same as before: True",
         "people: people-1, people-2",
     ),
 }
@@ -34,17 +34,18 @@ def test_notebooks_are_found_and_each_has_a_decision() -> None:
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_notebook_runs_and_decides(path: Path, tmp_path: Path) -> None:
+def test_notebook_runs_shows_pictures_and_decides(path: Path, tmp_path: Path) -> None:
     notebook = jupytext.read(path)
     client = NotebookClient(
         notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
     )
     client.execute()
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    shown = [output["data"] for output in outputs if output["output_type"] == "execute_result"]
+    assert shown
+    assert all("image/png" in data for data in shown)
     printed = "".join(
-        output["text"]
-        for cell in notebook.cells
-        for output in cell.get("outputs", [])
-        if output["output_type"] == "stream" and output["name"] == "stdout"
+        output["text"] for output in outputs if output["output_type"] == "stream" and output["name"] == "stdout"
     )
     place = 0
     for decision in DECISIONS[path.stem]:
