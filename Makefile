@@ -3,10 +3,10 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart lastfm test test-slow test-peers peer-data lint bench bench-large notebooks clean
+.PHONY: help quickstart lastfm test test-slow test-peers peer-data lint bench bench-calibration bench-large notebooks clean
 
 help:  ## list the targets
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
 
 .venv/installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -40,11 +40,19 @@ lint: .venv/installed  ## ruff, mypy strict, import-linter
 bench: peer-data  ## benchmarks: each prints its ratio to a peer in the same run
 	for file in tests/benchmarks/bench_*.py; do $(BIN)/python $$file || exit 1; done
 
+.venv-peers/installed: tests/benchmarks/peers-requirements.txt constraints.txt
+	test -x .venv-peers/bin/python || $(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --requirement $<
+	touch $@
+
+bench-calibration: .venv-peers/installed peer-data  ## calibrators beside their peers; the peers need 6 GB, most of it torch
+	PYTHONPATH=. .venv-peers/bin/python tests/benchmarks/bench_calibration.py --real
+
 bench-large: .venv/installed  ## 20 million rows, 1 million members: minutes, and 6 GB
 	$(BIN)/python tests/benchmarks/bench_scale.py large
 
 notebooks: .venv/installed  ## run every notebook from top to bottom
 	$(BIN)/python -m pytest -q tests/notebooks
 
-clean:  ## remove the virtual environment and what tools cache
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist
+clean:  ## remove the virtual environments and what tools cache
+	rm -rf .venv .venv-peers .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist

@@ -172,10 +172,17 @@ class QuantileResponseCalibrator(BaseEstimator):  # type: ignore[misc]  # scikit
         ------
         NotFitted
             Before ``fit``; a CalibrationError and scikit-learn's NotFittedError.
+        CalibrationError
+            An infinite raw score, with its row.
         """
         if not hasattr(self, "curve_"):
             raise NotFitted("this calibrator is not fitted; call fit(raw_score, response) first")
-        return self.curve_.predict(_one_dimensional(raw_score))
+        scores = _one_dimensional(raw_score)
+        if np.isinf(scores).any():
+            first = np.unravel_index(int(np.argmax(np.isinf(scores))), scores.shape)
+            row = ", ".join(str(each) for each in first)
+            raise CalibrationError(f"raw_score must be finite, or NaN where not scorable; row {row} has {scores[first]}")
+        return self.curve_.predict(scores)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-MOST_BLOCKS = 30
-INFORMATION_PER_BLOCK = 5.0
+MOST_BLOCKS = 60
+INFORMATION_PER_BLOCK = 10.0
 SMALLEST_DISPERSION = 1e-9
 
 
@@ -41,7 +41,7 @@ def shrink_to_curve(smooth: Floats, binned: BinnedResponses, family: ResponseFam
 
     Notes
     -----
-    Neighbouring bins are joined to at most 30 blocks of equal information sum(exposure * V(mean)) / dispersion,
+    Neighbouring bins are joined to at most 60 blocks of equal information sum(exposure * V(mean)) / dispersion,
     so that the blocks are narrow where the responses are. Block b's eta (log-odds, logarithm or mean) is the
     curve's plus d_b, d_b ~ N(0, tau2). tau2 is the moment estimate of DerSimonian and Laird (1986, eq. 8) on the
     blocks' score residuals; d_b is its posterior mode, joined by straight lines between block centres in the

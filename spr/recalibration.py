@@ -161,7 +161,7 @@ def recalibrated(
     shadow: Table | None = None,
     viewers: Table | None = None,
 ) -> Recalibration:
-    """Fit the calibrator of one first-pass version, live or new, and judge it on held-out viewers.
+    r"""Fit the calibrator of one first-pass version, live or new, and judge it on held-out viewers.
 
     Parameters
     ----------
@@ -197,6 +197,20 @@ def recalibrated(
     (2) its loss is not two standard errors below that of a constant, (3) its mean is three standard errors off and
     further than before, (4) the curve on all rows has a warning, for instance no response at all, or (5) fewer than
     20 viewers learn or judge.
+
+    Examples
+    --------
+    >>> import spr
+    >>> from simulations import World
+    >>> log, later = (World(n_viewers=250, seed=1).tables(n) for n in (800, 1600))
+    >>> config = spr.Config.parse(
+    ...     '[entity_types]\npeople = { edge_type = "connection" }\n[trees]\nn_rounds = 2'
+    ... )
+    >>> people, later_people = (rows[rows["entity_type"] == "people"] for rows in (log.impressions, later.impressions))
+    >>> ranker = spr.fit(people, log.viewers, config=config)
+    >>> answer = recalibrated(ranker, later_people, entity_type="people", ranker_version="people-1")
+    >>> list(answer.table.index), answer.new.trees is ranker.trees
+    (['before', 'after', 'constant'], True)
     """
     config, calibrators = ranker.config, ranker.calibrators
     if entity_type not in config.entity_types:

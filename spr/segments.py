@@ -77,6 +77,17 @@ def with_segments(rows: pd.DataFrame, batch: CohortBatch, segment: str | None) -
     ------
     ConfigError
         When no table has the column, or it holds something else than strings or booleans.
+
+    Examples
+    --------
+    >>> import spr
+    >>> from simulations import World
+    >>> from spr import tables
+    >>> from spr.assembly import assemble
+    >>> rows = tables.read_impressions(World(n_viewers=20).tables(2).impressions, spr.Config.named("network"))
+    >>> rows["context_device"] = "phone"
+    >>> set(with_segments(rows, assemble(rows), "context_device")["context_device"])
+    {'phone'}
     """
     if segment is None:
         return rows
@@ -111,11 +122,26 @@ def rankers_by_segment(
         Index into ``rankers``.
     rankers : list of (entity type, ranker version) or (entity type, ranker version, segment)
         The first where the request has no segment.
+
+    Examples
+    --------
+    >>> from datetime import datetime
+    >>> import spr
+    >>> from spr.batch import CohortBatch
+    >>> request = spr.RankingRequest(
+    ...     request_id="r1", at=datetime(2026, 2, 1), viewer=spr.Viewer("v1", features={"activity": "rare"}),
+    ...     cohorts=[spr.Cohort("c", "people", ["p", "q"], [0.1, 0.2], "people-1")],
+    ... )
+    >>> batch = CohortBatch.of_request(request, spr.Config.named("network").entity_types)
+    >>> rankers_by_segment(batch, "activity")
+    (array([0, 0]), [('people', 'people-1', 'rare')])
     """
     if segment is None:
         return batch.ranker, list(batch.rankers)
     names = request_segments(batch, segment).tolist()
     code = {name: i for i, name in enumerate(dict.fromkeys(names))}
+    if len(code) == 1:  # one request, in serving: no need to count who is used
+        return batch.ranker, [key if names[0] is None else (*key, names[0]) for key in batch.rankers]
     of_request = np.array([code[name] for name in names])
     of_entity = of_request[batch.request_of_cohort()[batch.cohort_of_entity()]]
     used, ranker = np.unique(of_entity * len(batch.rankers) + batch.ranker, return_inverse=True)

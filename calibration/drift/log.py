@@ -49,9 +49,9 @@ class RankerRows:
     response_at : DatetimeIndex[b]
         Those of them with a known response.
     response : float64[b]
-        In [0, 1].
+        In its family's range.
     expected : float64[b]
-        Calibrated expectation times relative examination, in (0, 1); empty without a calibrator.
+        Calibrated expectation, of the row's segment, times relative examination; empty without a calibrator.
     response_viewer : int[b]
         Code of the viewer.
     """
@@ -76,7 +76,7 @@ def read_log(log: pd.DataFrame, calibrators: CalibratorSet) -> dict[Ranker, Rank
     log : DataFrame
         As in ``needs_recalibration``.
     calibrators : CalibratorSet
-        Its examination is looked up at the rows' positions.
+        Its examination is looked up at the rows' positions and slots.
 
     Returns
     -------

@@ -6,21 +6,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from scipy.special import ndtri
 
 from calibration.drift.scores import cluster_codes
-from calibration.drift.sums import ResponseSums, boundary
+from calibration.drift.sums import ResponseSums
 from calibration.errors import CalibrationError
+from calibration.families import BINARY, CONTINUOUS, COUNT, ResponseFamily
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-    from calibration.curve import ResponseCurve
-
 WINDOWS = ("day", "week")
-CHANGE_TO_SEE = 0.10
-POWER = 0.80
-_MOST_ROWS = 10**10
+_EXPECTED_ALLOWED = {BINARY: "in (0, 1]", COUNT: "finite and > 0", CONTINUOUS: "finite"}
 
 
 def response_drift(
@@ -29,37 +25,42 @@ def response_drift(
     expected: ArrayLike,
     viewer: ArrayLike,
     *,
+    family: str = "binary",
     every: str = "day",
     alpha: float = 0.05,
     fit_error: float = 0.0,
 ) -> pd.DataFrame:
-    """Follow observed / expected responses over time, with an interval that is valid at every look.
+    """Follow observed against expected responses over time, with an interval that is valid at every look.
 
     Parameters
     ----------
     at : datetime[n]
         When the row was shown.
     response : float[n]
-        In [0, 1]; NaN (window still open) is left out.
+        In [0, 1], >= 0 or any number, by family; NaN (window still open) is left out.
     expected : float[n]
-        In (0, 1]: ``curve.predict(raw_score) * examination.at(position)``; NaN (not scorable) is left out.
-        Of rows that the calibrator was not fitted on, else the ratio is 1 by construction.
+        In (0, 1], > 0 or any number: ``curve.predict(raw_score) * examination.at(position, slot)``; NaN (not
+        scorable) is left out. Of rows that the calibrator was not fitted on, else nothing can deviate.
     viewer : any[n]
         Whose row it is. Rows of a viewer, on whatever day, may depend on each other.
+    family : {"binary", "count", "continuous"}
+        What a response is. Binary ones and counts deviate by a ratio, continuous ones by a difference.
     every : {"day", "week"}
         One look per UTC day, or week from Monday, that has rows.
     alpha : float
-        P(an interval excludes the true ratio at any look, ever), asymptotically at most; in (0, 1).
+        P(an interval excludes the true deviation at any look, ever), asymptotically at most; in (0, 1).
     fit_error : float
-        Relative standard error of the level of ``expected``, such as 1 / sqrt(responses it was fitted on).
+        Standard error of the level of ``expected``: relative, such as 1 / sqrt(responses it was fitted on); in
+        units of the response where continuous, such as standard deviation / sqrt(rows it was fitted on).
         0 asks whether these expectations are off; > 0 whether response rates changed since the fit.
 
     Returns
     -------
     DataFrame
         One row per look, by time; all figures are of the rows up to it: at (its last row's time), n, n_viewers,
-        observed (responses), expected (responses), ratio (observed / expected), interval_low, interval_high
-        (of the ratio, >= 0, always valid), drifted (the interval excludes 1).
+        observed (responses), expected (responses), ratio (observed / expected; NaN where continuous), difference
+        (mean of observed - expected over rows; NaN unless continuous), interval_low, interval_high (of the one
+        that is not NaN, always valid), drifted (the interval excludes a ratio of 1 or a difference of 0).
 
     Raises
     ------
@@ -68,14 +69,16 @@ def response_drift(
 
     Notes
     -----
-    observed - expected is a sum over rows; V, its variance, is the larger of the one estimated between
-    viewers and sum(p * (1 - p)), plus (fit_error * expected)^2. The interval is ratio +- boundary(V) /
-    expected, ``boundary`` the normal mixture of ``calibration.drift.sums``. That is derived for independent
+    observed - expected is a sum over rows; V, its variance, is the larger of the one estimated between viewers
+    and that of independent rows (sum of p * (1 - p), of expected counts, or of squared residuals), plus
+    (fit_error * base)^2, base being expected, or n where continuous. The interval is the deviation +- boundary(V)
+    / base, ``boundary`` the normal mixture of ``calibration.drift.sums``. That is derived for independent
     increments. A viewer who comes back, and a curve fitted slightly too high, make increments correlate
     positively; at equal variance such a Gaussian sum correlates more with its own past, and is therefore less
     likely to ever cross (Slepian 1962, "The one-sided barrier problem for Gaussian noise"). V needs many
-    viewers: below 50 equally active ones, or others worth as many, the interval is 0 to infinity. It is about
-    the mean ratio since the first row, so a change after a long quiet stretch shows late: start afresh after
+    viewers: below 50 equal ones, or others worth as many, the interval has no bounds. Without an upper bound of
+    responses, viewers are equal if they add alike to V, too: long-tailed dwell times take thousands. It is about
+    the mean deviation since the first row, so a change after a long quiet stretch shows late: start afresh after
     each new fit. Weekly rhythm is change, too, until it averages out.
 
     Examples
@@ -92,9 +95,16 @@ def response_drift(
     refuse_options(alpha, every)
     if not (np.isfinite(fit_error) and fit_error >= 0):
         raise CalibrationError(f"fit_error is {fit_error}; it must be finite and >= 0")
+    kind = ResponseFamily.named(family)
     moments = moments_utc(at, "at")
-    responses = _in_unit_interval("response", response, moments.size, lowest_allowed=True)
-    expectations = _in_unit_interval("expected", expected, moments.size, lowest_allowed=False)
+    responses = _numbers("response", response, moments.size)
+    expectations = _numbers("expected", expected, moments.size)
+    outside = (responses < kind.lowest) | (responses > kind.highest) | np.isinf(responses)
+    _refuse("response", responses, outside, kind.allowed)
+    outside = (expectations > kind.highest) | np.isinf(expectations)
+    if kind is not CONTINUOUS:
+        outside |= expectations <= 0
+    _refuse("expected", expectations, outside, _EXPECTED_ALLOWED[kind])
     viewers = cluster_codes(viewer, "viewer")
     if viewers.size != moments.size:
         raise CalibrationError(f"viewer has {viewers.size:,} values for {moments.size:,} moments; pass one a row")
@@ -103,7 +113,7 @@ def response_drift(
         raise CalibrationError(f"no row among {moments.size:,} has both a response and an expectation")
     moments = moments[kept]
     look, _ = windows(moments, every)
-    sums = ResponseSums.running(look, responses[kept], expectations[kept], viewers[kept])
+    sums = ResponseSums.running(look, responses[kept], expectations[kept], viewers[kept], kind)
     low, high = sums.always_valid(alpha, fit_error)
     return pd.DataFrame(
         {
@@ -113,91 +123,12 @@ def response_drift(
             "observed": sums.observed,
             "expected": sums.expected,
             "ratio": sums.ratio,
+            "difference": sums.difference,
             "interval_low": low,
             "interval_high": high,
-            "drifted": (low > 1.0) | (high < 1.0),
+            "drifted": (low > sums.unchanged) | (high < sums.unchanged),
         }
     )
-
-
-def rows_to_see_change(
-    expected: float, *, dispersion: float, alpha: float, fit_error: float, change: float = CHANGE_TO_SEE
-) -> int | None:
-    """Return how many rows show a change of the response rate with 80 % power at the always-valid level.
-
-    Parameters
-    ----------
-    expected : float
-        Mean expected response of a row, in (0, 1).
-    dispersion : float
-        Variance of a sum of responses by that of independent rows, >= 1.
-    alpha : float
-        In (0, 1).
-    fit_error : float
-        As in ``response_drift``.
-    change : float
-        Relative change of the rate, > 0.
-
-    Returns
-    -------
-    int or None
-        None: no number of rows is enough, the expectations themselves are too uncertain.
-
-    Notes
-    -----
-    The smallest n with change * n * expected >= boundary(V) + z_0.8 * sqrt(V): crossing at that look; crossing
-    before it adds a little power.
-
-    Examples
-    --------
-    >>> rows_to_see_change(0.1, dispersion=1.0, alpha=0.05, fit_error=0.0)
-    13546
-    >>> rows_to_see_change(0.1, dispersion=1.0, alpha=0.05, fit_error=0.1) is None
-    True
-    """
-
-    def enough(n: int) -> bool:
-        total = n * expected
-        variance = np.array(dispersion * total * (1.0 - expected) + (fit_error * total) ** 2)
-        return bool(change * total >= boundary(variance, alpha) + ndtri(POWER) * np.sqrt(variance))
-
-    high = 1
-    while not enough(high):
-        high *= 2
-        if high > _MOST_ROWS:
-            return None
-    low = high // 2
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if enough(middle) else (middle, high)
-    return high
-
-
-def fit_error_of(curve: ResponseCurve, dispersion: float) -> float:
-    """Return the relative standard error of a curve's level.
-
-    Parameters
-    ----------
-    curve : ResponseCurve
-    dispersion : float
-        Variance of a sum of responses by that of independent rows, >= 1. A curve does not know its viewers;
-        later rows of the same kind of log tell.
-
-    Returns
-    -------
-    float
-        sqrt(dispersion * (1 - base rate) / responses): of a binomial rate.
-
-    Examples
-    --------
-    >>> from calibration.curve import ResponseCurve
-    >>> from calibration.quantiles import QuantileTable
-    >>> from calibration.form import CurveForm
-    >>> curve = ResponseCurve(CurveForm("isotonic"), "step", QuantileTable.fit([1.0]), np.array([0.1]), 10_000, 1000, 0.1)
-    >>> round(fit_error_of(curve, 1.0), 3)
-    0.03
-    """
-    return float(np.sqrt(dispersion * max(1.0 - curve.base_rate, 0.0) / max(curve.n_positive, 1)))
 
 
 def windows(moments: pd.DatetimeIndex, every: str) -> tuple[NDArray[np.intp], pd.DatetimeIndex]:
@@ -290,16 +221,17 @@ def refuse_options(alpha: float, every: str) -> None:
         raise CalibrationError(f"unknown every {every!r}; known: {', '.join(WINDOWS)}")
 
 
-def _in_unit_interval(name: str, values: ArrayLike, n: int, *, lowest_allowed: bool) -> NDArray[np.float64]:
+def _numbers(name: str, values: ArrayLike, n: int) -> NDArray[np.float64]:
     try:
         column = np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise CalibrationError(f"{name} does not hold numbers: {error}") from error
     if column.shape != (n,):
         raise CalibrationError(f"{name} has shape {column.shape} for {n:,} moments; pass one a row")
-    wrong = (column < 0) | (column > 1) | (~np.bool_(lowest_allowed) & (column == 0))
-    if wrong.any():
-        first = int(np.argmax(wrong))
-        allowed = "[0, 1]" if lowest_allowed else "(0, 1]"
-        raise CalibrationError(f"{name} must be in {allowed}, or NaN; row {first} has {column[first]}")
     return column
+
+
+def _refuse(name: str, values: NDArray[np.float64], outside: NDArray[np.bool_], allowed: str) -> None:
+    if outside.any():
+        first = int(np.argmax(outside))
+        raise CalibrationError(f"{name} must be {allowed}, or NaN; row {first} has {values[first]}")

