@@ -34,7 +34,7 @@ def panel_grid(
     grid = figure.add_gridspec(
         n_rows,
         n_columns,
-        left=0.8 / across,
+        left=0.95 / across,
         right=1 - 0.25 / across,
         bottom=0.6 / down,
         top=1 - above / down,

@@ -96,7 +96,7 @@ def _together(calibrators: CalibratorSet, title: str) -> Figure:
         panel.legend(
             loc="upper left",
             bbox_to_anchor=(1.01, 1.0),
-            title="entity type, ranker (base rate)",
+            title=f"entity type, ranker ({'base rate' if kind == 'binary' else 'mean response'})",
             frameon=False,
             handlelength=3.6,
             borderaxespad=0.0,

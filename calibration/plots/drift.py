@@ -31,7 +31,8 @@ _BAND = "#c9c9c9"
 # The widest range, as highest / lowest, that each choice of ticks has room for.
 _TICKS = {
     2.0: (0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.3, 1.4, 1.6, 1.8, 2.0),
-    4.5: (0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.85, 1.0, 1.2, 1.4, 1.7, 2.0, 2.5, 3.0, 4.0),
+    4.0: (0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.85, 1.0, 1.2, 1.4, 1.7, 2.0, 2.5, 3.0, 4.0),
+    10.0: (0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 1.0, 1.4, 2.0, 3.0, 5.0, 7.0, 10.0),
     np.inf: (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0),
 }
 
@@ -78,6 +79,7 @@ def drift_plot(table: pd.DataFrame, title: str = "Drift since the fit") -> Figur
     if table.empty:
         raise CalibrationError("the drift table has no row: no ranker of the log has both a calibrator and scores")
     rankers = list(table.groupby(["entity_type", "ranker_version"], sort=True))
+    is_mixed = len({_is_difference(rows) for _, rows in rankers}) > 1
     width = 6.4 if len(rankers) == 1 else 4.2
     figure, grid = panel_grid(len(rankers), title, width=width, height=4.6, above=1.75)
     for number, (key, rows) in enumerate(rankers):
@@ -91,10 +93,9 @@ def drift_plot(table: pd.DataFrame, title: str = "Drift since the fit") -> Figur
         _draw_responses(ratio, ordered)
         _draw_stability(stability, ordered)
         ratio.set_title(f"{key[0]}, {key[1]}\n{_since(ordered)}", fontsize=11)
-        if _is_difference(ordered):
-            ratio.set_ylabel("observed - expected,\nmean of a row")
-        elif number % PANELS_A_ROW == 0:
-            ratio.set_ylabel("observed / expected\nresponses")
+        if number % PANELS_A_ROW == 0 or is_mixed:
+            of_difference, of_ratio = "observed - expected,\nmean of a row", "observed / expected\nresponses"
+            ratio.set_ylabel(of_difference if _is_difference(ordered) else of_ratio)
         if number % PANELS_A_ROW == 0:
             stability.set_ylabel("PSI of the\nraw scores")
     figure.legend(
