@@ -173,6 +173,8 @@ check = pd.DataFrame(
     {
         name: {
             verdict.ranker_version: f"{verdict.ratio:.2f} [{verdict.interval_low:.2f}, {verdict.interval_high:.2f}]"
+            if verdict.status != "no_calibrator"
+            else "no curve"
             for verdict in needs_recalibration(next_week, each).verdicts.values()
         }
         for name, each in (("old set", calibrators), ("new set", refitted))
@@ -187,7 +189,7 @@ print(check.to_string())
 # %%
 after = needs_recalibration(next_week, refitted)
 for key, verdict in report.verdicts.items():
-    print(f"{key[1]}: {verdict.status} -> {'fit again' if verdict.needed else 'keep'}")
+    print(f"{key[1]}: {verdict.status} -> {'fit' if verdict.needed else 'keep'}")
 print(
     f"-> serve calibrators {refitted.version}"
     if not after.needed

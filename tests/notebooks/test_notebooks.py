@@ -12,8 +12,8 @@ DECISIONS = {
     "choosing_a_family": ("-> choose method='auto' for all rankers, and response='count' for the ranker of counts",),
     "comparable_responses": ("-> ship",),
     "drifting": (
-        "event-1: responses_drifted -> fit again",
-        "group-2: no_calibrator -> fit again",
+        "event-1: responses_drifted -> fit",
+        "group-2: no_calibrator -> fit",
         "newsletter-1: stable -> keep",
         "people-1: scores_moved -> keep",
         "-> serve calibrators",
