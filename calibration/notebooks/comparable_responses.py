@@ -23,10 +23,17 @@
 # 5. ends in a decision.
 
 # %%
+# %matplotlib inline
 import numpy as np
 import pandas as pd
 
-from calibration import CalibratorSet, PositionExamination, expected_calibration_error, reliability_table
+from calibration import (
+    CalibratorSet,
+    Examination,
+    PositionExamination,
+    expected_calibration_error,
+    reliability_table,
+)
 from calibration.plots import curves_plot, reliability_plot
 
 rng = np.random.default_rng(7)
@@ -85,9 +92,10 @@ print(logged.groupby("entity_type")["raw_score"].describe(percentiles=[0.1, 0.5,
 # On shuffled pages the response rate at a position, over the rate at the top, is how much it is looked at.
 
 # %%
-examination = PositionExamination.fit(logged["position"], logged["response"], stratum=logged["entity_type"])
-print(pd.DataFrame({"true": EXAMINED, "estimated": examination.relative.round(3)}).T)
+position = PositionExamination.fit(logged["position"], logged["response"], stratum=logged["entity_type"])
+print(pd.DataFrame({"true": EXAMINED, "estimated": position.relative.round(3)}).T)
 
+examination = Examination(position=position)  # of slots nothing is corrected: here a carousel shows one entity
 calibrators = CalibratorSet.fit(logged, examination=examination)
 print(calibrators.to_frame().round(4).to_string(index=False))
 
@@ -111,7 +119,7 @@ number = {entity_type: index for index, (entity_type, _) in enumerate(rankers)}
 held_out["expected_response"] = calibrators.predict(
     held_out["raw_score"].to_numpy(), held_out["entity_type"].map(number).to_numpy(), rankers
 )
-held_out["at_position"] = held_out["expected_response"] * examination.at(held_out["position"])
+held_out["at_position"] = held_out["expected_response"] * position.at(held_out["position"])
 
 by_type = dict(list(held_out.groupby("entity_type")))
 quality_report = pd.DataFrame(
