@@ -12,13 +12,11 @@ from calibration.base_rate import estimate_base_rate
 from calibration.calibrator_set import CalibratorSet
 from calibration.curve import ResponseCurve
 from calibration.errors import CalibrationError, CalibrationWarning, SlotExaminationNotIdentified, UnknownCalibrator
-from calibration.examination import Examination, PositionExamination
-from calibration.noisy_or import noisy_or
+from calibration.examination import Examination, PositionExamination, SlotExamination, noisy_or
 from calibration.quantiles import QuantileTable
 from calibration.settings import CalibrationSettings
 from calibration.shadow import with_shadow_scores
 from calibration.sketch import QuantileSketch, ScoreCells
-from calibration.slot_examination import SlotExamination
 
 if TYPE_CHECKING:
     from calibration.calibrator import QuantileResponseCalibrator

@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
 from dataclasses import dataclass, field, replace
 from functools import cached_property, reduce
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from calibration.binned import BinnedResponses
-from calibration.errors import CalibrationError, UnknownCalibrator
-from calibration.impressions import (
-    learnable_rows,
-    numbers,
-    require_columns,
-    rows_by_ranker,
-    segment_names,
-)
-from calibration.lookup import CurveLookup
+from calibration.columns import numbers, require_columns
+from calibration.errors import CalibrationError
+from calibration.impressions import examined, learnable_rows, rows_by_ranker, segment_names
+from calibration.ranker_curves import RankerCurves
 from calibration.segments import answer_by_segment, by_segment, segment_curves
 from calibration.set_file import content_hash, read_set, write_set
 from calibration.settings import CalibrationSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -43,24 +36,17 @@ POSITIVES_TO_CROSS_FIT = 500
 
 
 @dataclass(frozen=True, eq=False)
-class CalibratorSet:
+class CalibratorSet(RankerCurves):
     """One response curve per (entity type, ranker version); immutable, versioned by its content.
 
     Parameters
     ----------
-    curves : mapping of (entity_type, ranker_version) to ResponseCurve
-        At least one.
+    curves, segments : mapping
+        As in ``RankerCurves``, whose look-ups and ``predict`` it has.
     settings : CalibrationSettings
         What they were fitted with; ``refitted`` uses it again.
     examination : Examination, optional
         The position and slot correction of the fit; None = no correction.
-    segments : mapping of (entity_type, ranker_version, segment) to ResponseCurve
-        Curves of segments, of rankers that are in ``curves``.
-
-    Notes
-    -----
-    Iterating gives the rankers; ``len``, ``in`` and ``[]`` work as on a mapping of these. ``[]`` also takes
-    (entity_type, ranker_version, segment) and answers with the ranker's own curve for a segment without one.
 
     Examples
     --------
@@ -80,19 +66,8 @@ class CalibratorSet:
     array([0.3, 0.7])
     """
 
-    curves: Mapping[Ranker, ResponseCurve]
     settings: CalibrationSettings = field(default_factory=CalibrationSettings)
     examination: Examination | None = None
-    segments: Mapping[Segment, ResponseCurve] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if not self.curves:
-            raise CalibrationError("a calibrator set needs at least one curve")
-        homeless = [key for key in self.segments if key[:2] not in self.curves]
-        if homeless:
-            raise CalibrationError(f"segment {homeless[0]!r} has no curve of its ranker {homeless[0][:2]!r}")
-        for name in ("curves", "segments"):
-            object.__setattr__(self, name, MappingProxyType(dict(sorted(getattr(self, name).items()))))
 
     @classmethod
     def fit(
@@ -163,7 +138,7 @@ class CalibratorSet:
             _log_warnings(key, curves[key])
             if progress is not None:
                 progress(len(curves), len(groups))
-        return cls(curves, settings, examination, segments)
+        return cls(curves, segments, settings, examination)
 
     @classmethod
     def from_sketches(
@@ -215,7 +190,7 @@ class CalibratorSet:
             of_parts = segment_curves(curves[key], {name: sketch.cells for name, sketch in parts.items()})
             segments |= {(*key, name): each for name, each in of_parts.items()}
             _log_warnings(key, curves[key])
-        return cls(curves, settings, None, segments)
+        return cls(curves, segments, settings)
 
     def refitted(self, impressions: pd.DataFrame, *, entity_type: str, ranker_version: str) -> CalibratorSet:
         """Return a set in which this one ranker is fitted anew (or added); all other curves are the same objects.
@@ -286,13 +261,11 @@ class CalibratorSet:
                 f"fold must hold {len(impressions):,} numbers in 0 .. n_folds - 1, n_folds >= 2; "
                 f"found shape {fold.shape}, n_folds {n_folds}"
             )
-        usable = learnable_rows(impressions)
+        usable, answer = learnable_rows(impressions), self.predict_table(impressions)
         learning = rows_by_ranker(impressions.iloc[usable])
         raw_score, names = numbers(impressions, "raw_score"), segment_names(impressions, self.settings.segment)
-        answer = np.full(len(impressions), np.nan)
         for key, index in rows_by_ranker(impressions).items():
             curve = self[key]
-            answer[index] = answer_by_segment(curve, self.segments_of(key), raw_score[index], names[index])
             own = usable[learning.get(key, np.empty(0, dtype=np.intp))]
             if own.size == 0:
                 continue
@@ -308,48 +281,33 @@ class CalibratorSet:
                 answer[inside] = answer_by_segment(refitted, parts, raw_score[inside], names[inside])
         return answer
 
-    def predict(
-        self, raw_score: NDArray[np.float64], ranker: NDArray[np.intp], rankers: Sequence[RankerKey]
-    ) -> NDArray[np.float64]:
-        """Return the expected responses of a page, all entity types in one call.
+    def predict_table(self, impressions: pd.DataFrame, *, at_logged_place: bool = False) -> NDArray[np.float64]:
+        """Return the expected response of each row of a table.
 
         Parameters
         ----------
-        raw_score : float64[n]
-            NaN = not scorable.
-        ranker : int[n]
-            Row i was scored by rankers[ranker[i]].
-        rankers : sequence of (entity_type, ranker_version) or (entity_type, ranker_version, segment)
-            Those of the page; a segment without a curve is answered by its ranker's own.
+        impressions : DataFrame
+            Columns entity_type, ranker_version, raw_score (null = not scorable), and the segment's where there is one.
+        at_logged_place : bool
+            Where the row was shown: the expected response times the examination of its position and slot, to be
+            compared with responses. Default: at the reference position, to be compared with each other.
 
         Returns
         -------
         float64[n]
-            NaN where the raw score is.
+            NaN where the raw score is null.
 
         Raises
         ------
-        UnknownCalibrator
-            A ranker that has no curve.
         CalibrationError
-            A number in ``ranker`` that is not in ``rankers``.
+            A missing column, or (UnknownCalibrator) a ranker without a curve.
         """
-        if ranker.size and not (ranker.min() >= 0 and ranker.max() < len(rankers)):
-            wrong = np.count_nonzero((ranker < 0) | (ranker >= len(rankers)))
-            raise CalibrationError(
-                f"ranker numbers must be in 0 .. {len(rankers) - 1}; {wrong} of {raw_score.size} are not"
-            )
-        numbers, lookup = self._lookup
-        try:
-            number = [numbers[key] for key in rankers]
-        except KeyError:
-            number = [numbers[key if key in numbers else key[:2]] for key in rankers if self[key] is not None]
-        return lookup.answer(raw_score, np.array(number, dtype=np.intp)[ranker])
-
-    @cached_property
-    def _lookup(self) -> tuple[dict[RankerKey, int], CurveLookup]:
-        keys: list[RankerKey] = [*self.curves, *self.segments]
-        return {key: number for number, key in enumerate(keys)}, CurveLookup.of(self[key] for key in keys)
+        require_columns(impressions, ("entity_type", "ranker_version", "raw_score"))
+        raw_score, names = numbers(impressions, "raw_score"), segment_names(impressions, self.settings.segment)
+        answer = np.full(len(impressions), np.nan)
+        for key, index in rows_by_ranker(impressions).items():
+            answer[index] = answer_by_segment(self[key], self.segments_of(key), raw_score[index], names[index])
+        return answer * examined(impressions, self.examination) if at_logged_place else answer
 
     def prior(self, entity_type: str) -> float:
         """Return the mean expected response of a type over its fitted rows, all versions together.
@@ -378,55 +336,6 @@ class CalibratorSet:
         pooled = float(family.mean(etas.mean(keepdims=True))[0])
         _log.debug("%s has no calibrator: the pooled prior of %s, %.4g", entity_type, ", ".join(alike), pooled)
         return pooled
-
-    @property
-    def entity_types(self) -> tuple[str, ...]:
-        """The entity types that have a curve, sorted."""
-        return tuple(sorted({entity_type for entity_type, _ in self.curves}))
-
-    def known(self, entity_type: str) -> tuple[str, ...]:
-        """Return the ranker versions of a type that have a curve, sorted.
-
-        Parameters
-        ----------
-        entity_type : str
-
-        Returns
-        -------
-        tuple of str
-            Empty for a type without any.
-        """
-        return tuple(version for found, version in self.curves if found == entity_type)
-
-    def __getitem__(self, key: RankerKey) -> ResponseCurve:
-        try:
-            if len(key) == 3 and key in self.segments:
-                return self.segments[key]
-            return self.curves[key[:2]]
-        except KeyError:
-            raise self._unknown(key) from None
-
-    def __contains__(self, key: object) -> bool:
-        return key in self.curves
-
-    def __iter__(self) -> Iterator[Ranker]:
-        return iter(self.curves)
-
-    def __len__(self) -> int:
-        return len(self.curves)
-
-    def segments_of(self, key: Ranker) -> dict[str, ResponseCurve]:
-        """Return the curves of a ranker's segments, by segment."""
-        return {each[2]: curve for each, curve in self.segments.items() if each[:2] == key}
-
-    def _unknown(self, key: RankerKey) -> UnknownCalibrator:
-        known = [" ".join(each) for each in self.curves]
-        close = difflib.get_close_matches(" ".join(key[:2]), known, n=1)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
-        return UnknownCalibrator(
-            f"no calibrator for {key[0]!r}, {key[1]!r}; known: {', '.join(known)}.{hint} "
-            "Fit one with refitted(impressions, entity_type=..., ranker_version=...)"
-        )
 
     @cached_property
     def version(self) -> str:
@@ -461,7 +370,7 @@ class CalibratorSet:
         CalibrationError
             No file, not JSON, another schema, a curve that breaks its contract, or altered content.
         """
-        return cls(*read_set(path_dir))
+        return cls(**read_set(path_dir))
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row per curve, for printing.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 
 from calibration.errors import CalibrationError, CalibrationWarning
-from calibration.form import CurveForm
+from calibration.forms import CurveForm
 from calibration.quantiles import QuantileTable
 
 if TYPE_CHECKING:

@@ -6,14 +6,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from calibration.columns import numbers, require_columns
 from calibration.errors import CalibrationError
+from calibration.examination import Examination
 from calibration.rows import CalibrationRows
 
 if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-    from calibration.examination import Examination
     from calibration.families import ResponseFamily
 
 Ranker = tuple[str, str]
@@ -96,14 +97,54 @@ def checked_rows(
     array([0.2])
     """
     rows = impressions.iloc[index]
-    examined = None
-    if examination is not None:
-        require_columns(impressions, examination.columns)
-        places = {name: numbers(rows, name) for name in examination.columns}
-        examined = examination.at(places.get("position"), places.get("slot")) if places else None
     return CalibrationRows.checked(
-        numbers(rows, "raw_score"), numbers(rows, "response"), None, examined, family=family, row_number=index
+        numbers(rows, "raw_score"),
+        numbers(rows, "response"),
+        None,
+        examined(rows, examination),
+        family=family,
+        row_number=index,
     )
+
+
+def examined(impressions: pd.DataFrame, examination: Examination | None) -> NDArray[np.float64]:
+    """Return the relative examination of each row's position and slot.
+
+    Parameters
+    ----------
+    impressions : DataFrame
+        With the columns position and slot where their examination is given.
+    examination : Examination, optional
+        None = no correction.
+
+    Returns
+    -------
+    float64[n]
+        In (0, 1].
+
+    Raises
+    ------
+    CalibrationError
+        A missing column, a position or slot that is null or no whole number, or an examination of another kind.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from calibration import Examination, PositionExamination
+    >>> positions = PositionExamination(np.array([1.0, 0.5]))
+    >>> examined(pd.DataFrame({"position": [0, 1]}), Examination(positions))
+    array([1. , 0.5])
+    """
+    if examination is None:
+        return np.ones(len(impressions))
+    if not isinstance(examination, Examination):
+        raise CalibrationError(
+            f"examination is a {type(examination).__name__}; say whether it is of positions or of slots: "
+            "Examination(position=..., slot=...)"
+        )
+    require_columns(impressions, examination.columns)
+    places = {name: numbers(impressions, name) for name in examination.columns}
+    return examination.at(places.get("position"), places.get("slot")) if places else np.ones(len(impressions))
 
 
 def rows_by_ranker(impressions: pd.DataFrame) -> dict[Ranker, NDArray[np.intp]]:
@@ -174,46 +215,3 @@ def segment_names(impressions: pd.DataFrame, segment: str | None) -> NDArray[np.
     names = np.array(column.astype(str), dtype=object)
     names[column.isna().to_numpy()] = None
     return names
-
-
-def numbers(impressions: pd.DataFrame, column: str) -> NDArray[np.float64]:
-    """Return a column as float64, null as NaN.
-
-    Parameters
-    ----------
-    impressions : DataFrame
-    column : str
-
-    Returns
-    -------
-    float64[n]
-
-    Raises
-    ------
-    CalibrationError
-        The column holds something else than numbers.
-    """
-    try:
-        return np.asarray(impressions[column].to_numpy(dtype=np.float64, na_value=np.nan))
-    except (TypeError, ValueError) as error:
-        raise CalibrationError(f"impressions: {column} does not hold numbers: {error}") from error
-
-
-def require_columns(impressions: pd.DataFrame, columns: tuple[str, ...]) -> None:
-    """Refuse a table that lacks a column.
-
-    Parameters
-    ----------
-    impressions : DataFrame
-    columns : tuple of str
-
-    Raises
-    ------
-    CalibrationError
-        It names what is missing and what was found.
-    """
-    missing = [column for column in columns if column not in impressions.columns]
-    if missing:
-        raise CalibrationError(
-            f"impressions: missing {', '.join(missing)}; found: {', '.join(map(str, impressions.columns))}"
-        )

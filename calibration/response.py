@@ -10,10 +10,10 @@ import numpy as np
 from calibration.binned import BinnedResponses
 from calibration.curve import Interpolation, ResponseCurve
 from calibration.errors import CalibrationError
-from calibration.form import CurveForm
+from calibration.forms import CurveForm
+from calibration.forms.selection import choose_form
+from calibration.forms.spline import CURVATURES
 from calibration.quantiles import QuantileTable
-from calibration.selection import choose_form
-from calibration.spline import CURVATURES
 
 if TYPE_CHECKING:
     from calibration.binned import ScoredResponses

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from calibration.binned import BinnedResponses
-from calibration.shrinkage import dispersion, shrink_to_curve
+from calibration.forms.shrinkage import dispersion, shrink_to_curve
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

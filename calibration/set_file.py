@@ -36,8 +36,8 @@ def write_set(calibrators: CalibratorSet, path_dir: str | Path) -> None:
 
 def read_set(
     path_dir: str | Path,
-) -> tuple[dict[Any, ResponseCurve], CalibrationSettings, Examination | None, dict[Any, ResponseCurve]]:
-    """Read and check what ``write_set`` wrote: curves, settings, examination, curves of segments.
+) -> dict[str, Any]:
+    """Read and check what ``write_set`` wrote: the arguments of ``CalibratorSet``.
 
     Raises
     ------
@@ -66,7 +66,8 @@ def read_set(
     if len(every) != len(content["curves"]) or found != content["version"]:
         raise CalibrationError(f"{path} was altered: its content has version {found}, it says {content['version']!r}")
     curves = {key: curve for key, curve in every.items() if len(key) == 2}
-    return curves, settings, examination, {key: curve for key, curve in every.items() if len(key) == 3}
+    segments = {key: curve for key, curve in every.items() if len(key) == 3}
+    return {"curves": curves, "segments": segments, "settings": settings, "examination": examination}
 
 
 def _content(calibrators: CalibratorSet) -> dict[str, Any]:

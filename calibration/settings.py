@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from calibration.errors import CalibrationError
 from calibration.families import Response, ResponseFamily
+from calibration.forms.loglinear import Transforms
 from calibration.impressions import checked_rows
-from calibration.loglinear import Transforms
 from calibration.response import Method, fit_curve
 
 if TYPE_CHECKING:

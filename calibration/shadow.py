@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from calibration.columns import numbers, require_columns
 from calibration.errors import CalibrationError
-from calibration.impressions import numbers, require_columns
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -20,7 +20,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, PlainSerializer
 
 from calibration import SlotExamination
 from calibration.families import Response
-from calibration.loglinear import Transforms
+from calibration.forms.loglinear import Transforms
 from calibration.response import Method
 from spr.errors import ConfigError, InfeasibleGuarantee, name_unknown
 from spr.reorder import LABEL_KINDS, ImpressionGuarantee, check_guarantees

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from calibration.columns import numbers, require_columns
 from calibration.diagnostics.clusters import Estimate
 from calibration.diagnostics.ece import debiased_calibration_error
 from calibration.diagnostics.moments import calibration_test
@@ -15,7 +16,6 @@ from calibration.diagnostics.regression import calibration_in_the_large, calibra
 from calibration.diagnostics.rows import PredictionRows
 from calibration.diagnostics.smooth_ece import smooth_calibration_error
 from calibration.errors import CalibrationError
-from calibration.impressions import numbers, require_columns
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

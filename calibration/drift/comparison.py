@@ -77,7 +77,7 @@ def fit_error_of(curve: ResponseCurve, row: TypicalRow) -> float:
     --------
     >>> from calibration.curve import ResponseCurve
     >>> from calibration.quantiles import QuantileTable
-    >>> from calibration.form import CurveForm
+    >>> from calibration.forms import CurveForm
     >>> table, values = QuantileTable.fit([1.0]), np.array([0.1])
     >>> curve = ResponseCurve(CurveForm("isotonic"), "step", table, values, 10_000, 1000, 0.1)
     >>> round(fit_error_of(curve, TypicalRow.of_curve(curve)), 3)

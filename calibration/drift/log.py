@@ -7,17 +7,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from calibration.columns import numbers, require_columns
 from calibration.drift.responses import moments_utc
 from calibration.drift.scores import cluster_codes
 from calibration.errors import CalibrationError
-from calibration.impressions import (
-    checked_rows,
-    learnable_rows,
-    numbers,
-    require_columns,
-    rows_by_ranker,
-    segment_names,
-)
+from calibration.impressions import checked_rows, learnable_rows, rows_by_ranker, segment_names
 from calibration.segments import answer_by_segment
 
 if TYPE_CHECKING:

@@ -213,8 +213,8 @@ def needs_recalibration(
     >>> report = needs_recalibration(shown(60_000, 0.25), calibrators)
     >>> report.needed
     True
-    >>> print(report["people", "p1"].reasons[0].split(",")[0])
-    responses are 18.1 % below what was expected (always-valid 95 % interval 13.7 to 22.6 % below)
+    >>> print(report["people", "p1"].reasons[0].split(" (")[0])
+    responses are 18.1 % below what was expected
     """
     refuse_options(alpha, "day")
     if not (np.isfinite(tolerance) and tolerance >= 0):
@@ -232,8 +232,8 @@ def needs_recalibration(
 
 def _without_calibrator(key: Ranker, rows: RankerRows, response: str) -> DriftVerdict:
     reason = (
-        f"this version has no calibrator ({rows.n_logged:,} rows {_period(rows)}); fit one on its shadow scores "
-        "joined to logged responses, CalibratorSet.refitted"
+        f"this version has no calibrator ({rows.n_logged:,} rows {_period(rows)}); fit one with "
+        "CalibratorSet.refitted: on these rows, or before it is live on shadow scores (with_shadow_scores)"
     )
     return DriftVerdict(
         entity_type=key[0],
@@ -324,7 +324,7 @@ def _of_scores(scores: dict[str, float]) -> str | None:
     if not scores["psi"] > max(scores["psi_noise"], CUSTOMARY_MODERATE):
         return None
     return (
-        f"raw scores moved: PSI {scores['psi']:.3f} (without drift below {scores['psi_noise']:.3f}), "
+        f"raw scores moved: PSI {scores['psi']:.2g} (without drift below {scores['psi_noise']:.2g}), "
         f"mean quantile {scores['mean_quantile']:.2f} instead of 0.5; by itself no reason to fit again"
     )
 

@@ -115,11 +115,8 @@ curves
 
 # %%
 rankers = list(calibrators)
-number = {entity_type: index for index, (entity_type, _) in enumerate(rankers)}
-held_out["expected_response"] = calibrators.predict(
-    held_out["raw_score"].to_numpy(), held_out["entity_type"].map(number).to_numpy(), rankers
-)
-held_out["at_position"] = held_out["expected_response"] * position.at(held_out["position"])
+held_out["expected_response"] = calibrators.predict_table(held_out)
+held_out["at_position"] = calibrators.predict_table(held_out, at_logged_place=True)
 
 by_type = dict(list(held_out.groupby("entity_type")))
 quality_report = pd.DataFrame(

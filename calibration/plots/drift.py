@@ -10,9 +10,9 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import NullLocator
 
+from calibration.columns import require_columns
 from calibration.drift.scores import CUSTOMARY_MODERATE
 from calibration.errors import CalibrationError
-from calibration.impressions import require_columns
 from calibration.plots.axes import GREY, INK, OTHER_INK, PANELS_A_ROW, panel_grid
 
 if TYPE_CHECKING:

@@ -11,12 +11,12 @@ from scipy.optimize import minimize
 from calibration.binned import BinnedResponses
 from calibration.errors import CalibrationError
 from calibration.families import BINARY, COUNT, expit, logit
-from calibration.form import CurveForm
-from calibration.isotonic import fit_isotonic, pool_adjacent_violators
-from calibration.loglinear import RIDGE, loglinear_design
-from calibration.nonnegative import fit_non_negative
+from calibration.forms import CurveForm
+from calibration.forms.isotonic import fit_isotonic, pool_adjacent_violators
+from calibration.forms.loglinear import RIDGE, loglinear_design
+from calibration.forms.nonnegative import fit_non_negative
+from calibration.forms.shrinkage import dispersion, shrink_to_curve
 from calibration.quantiles import QuantileTable
-from calibration.shrinkage import dispersion, shrink_to_curve
 
 FORMS = [
     CurveForm("loglinear"),

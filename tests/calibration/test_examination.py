@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from calibration import CalibrationError, Examination, PositionExamination, SlotExamination
-from calibration.isotonic import pool_adjacent_violators
+from calibration.forms.isotonic import pool_adjacent_violators
 
 TRUE_CURVE = np.array([1.0, 0.82, 0.68, 0.55, 0.5, 0.5, 0.4, 0.3])
 

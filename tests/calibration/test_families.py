@@ -14,8 +14,8 @@ from calibration import CalibrationError, QuantileResponseCalibrator
 from calibration.binned import BinnedResponses
 from calibration.errors import CalibrationWarning
 from calibration.families import BINARY, CONTINUOUS, COUNT, ResponseFamily, expit, shifted_to_total
-from calibration.form import CurveForm
-from calibration.nonnegative import fit_non_negative
+from calibration.forms import CurveForm
+from calibration.forms.nonnegative import fit_non_negative
 from calibration.quantiles import QuantileTable
 from calibration.rows import CalibrationRows
 

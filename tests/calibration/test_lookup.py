@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from calibration import QuantileResponseCalibrator, ResponseCurve
 from calibration.errors import CalibrationWarning
 from calibration.families import expit
-from calibration.form import CurveForm
+from calibration.forms import CurveForm
 from calibration.lookup import CurveLookup
 from calibration.quantiles import QuantileTable
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from calibration import CalibrationError, QuantileResponseCalibrator, ResponseCurve
 from calibration.base_rate import estimate_base_rate
 from calibration.families import expit
-from calibration.form import CurveForm
+from calibration.forms import CurveForm
 from calibration.quantiles import QuantileTable
 from calibration.rows import CalibrationRows
 

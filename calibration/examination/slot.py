@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
 
+from calibration.columns import numbers, require_columns
 from calibration.errors import CalibrationError, SlotExaminationNotIdentified
-from calibration.impressions import numbers, require_columns
-from calibration.relative_examination import RelativeExamination, whole_places
-from calibration.relative_rates import PlaceCounts
+from calibration.examination.rates import PlaceCounts
+from calibration.examination.relative import RelativeExamination, whole_places
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

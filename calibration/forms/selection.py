@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from calibration.binned import BinnedResponses
-    from calibration.form import CurveForm
+    from calibration.forms.form import CurveForm
 
     Floats = NDArray[np.float64]
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from calibration.families import logit
-from calibration.isotonic import pool_adjacent_violators
+from calibration.forms.isotonic import pool_adjacent_violators
 from calibration.quantiles import sum_by_group
 
 if TYPE_CHECKING:

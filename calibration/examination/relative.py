@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
-    from calibration.relative_rates import PlaceCounts
+    from calibration.examination.rates import PlaceCounts
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,11 +9,11 @@ import numpy as np
 
 from calibration.errors import CalibrationError
 from calibration.families import Response, ResponseFamily
-from calibration.isotonic import fit_isotonic
-from calibration.loglinear import RIDGE, Transforms, beta_design, loglinear_design, sigmoid_design
-from calibration.nonnegative import fit_non_negative
-from calibration.shrinkage import shrink_to_curve
-from calibration.spline import spline_design, spline_penalty
+from calibration.forms.isotonic import fit_isotonic
+from calibration.forms.loglinear import RIDGE, Transforms, beta_design, loglinear_design, sigmoid_design
+from calibration.forms.nonnegative import fit_non_negative
+from calibration.forms.shrinkage import shrink_to_curve
+from calibration.forms.spline import spline_design, spline_penalty
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
