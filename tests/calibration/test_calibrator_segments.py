@@ -382,7 +382,6 @@ def test_negative_sampling_is_undone_with_and_without_examination_and_across_fol
         segment=segment,
         examination=Examination(position) if is_examined else None,
     )
-    assert (found["people", "v1"].shift == 0.0) is is_examined
     score, number, rankers = _page(sampled)
     truth = sampled["truth"].to_numpy()
     if segment is None:

@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 import spr
-from calibration import CalibrationError, CalibratorSet
+from calibration import CalibrationError
 from simulations import World
 from spr.bundle import file_hashes
 from spr.cli import app
@@ -208,7 +208,7 @@ def test_recalibrated_segments_of_a_viewers_column_need_the_viewers(
     fitted: spr.SecondPassRanker, later: pd.DataFrame, world: WorldTables
 ) -> None:
     settings = replace(fitted.calibrators.settings, segment="activity")
-    split = fitted.with_calibrators(CalibratorSet(fitted.calibrators.curves, settings, fitted.calibrators.examination))
+    split = fitted.with_calibrators(replace(fitted.calibrators, settings=settings))
     with pytest.raises(TableError, match=r"viewers: needed.*'activity'"):
         _of_people(split, later)
     with pytest.raises(ConfigError, match="unknown segment 'activity'"):
@@ -246,7 +246,8 @@ def test_recalibrate_replaces_the_bundle_and_nothing_but_the_calibrators(files: 
         "calibrators",
     }
     changed = {file for file, digest in file_hashes(files / "bundle").items() if hashes[file] != digest}
-    assert changed == {"calibrators/calibrators.json", "golden.json"}
+    # the golden rows' answers may follow the new curve
+    assert changed - {"golden.json"} == {"calibrators/calibrators.json"}
     for said in ("before", "after", "log_loss", "factors, features, trees: unchanged (sha256)", "people-1"):
         assert said in result.output
 
