@@ -139,10 +139,16 @@ class CurveForm:
         CalibrationError
             A field is missing, unknown, of the wrong kind, or out of range.
         """
-        kinds = {"method": str, "transforms": str, "response": str, "curvature": (int, float), "is_shrunken": bool}
+        kinds: dict[str, tuple[type, ...]] = {
+            "method": (str,),
+            "transforms": (str,),
+            "response": (str,),
+            "curvature": (int, float),
+            "is_shrunken": (bool,),
+        }
         if not isinstance(content, dict) or set(content) != set(kinds):
             raise CalibrationError(f"a form has the fields {', '.join(kinds)}; found {content!r:.120}")
         for name, kind in kinds.items():
-            if not isinstance(content[name], kind) or (name == "curvature" and isinstance(content[name], bool)):  # type: ignore[arg-type]
+            if type(content[name]) not in kind:  # a bool is an int to isinstance
                 raise CalibrationError(f"{name} of a form is {content[name]!r:.60}")
         return cls(**content)

@@ -173,16 +173,16 @@ def _draw_stability(panel: Axes, rows: pd.DataFrame) -> None:
     panel.plot(at[moved], psi[moved], "^", color=INK, markersize=6)
     panel.plot(at[~moved], psi[~moved], "^", color=INK, markersize=5, markerfacecolor="white")
     panel.set_ylim(0.0, 1.2 * max(np.nanmax(psi, initial=0.0), np.nanmax(noise, initial=0.0), CUSTOMARY_MODERATE))
-    locator = AutoDateLocator(minticks=3, maxticks=6)  # type: ignore[no-untyped-call]
+    locator = AutoDateLocator(minticks=3, maxticks=6)  # type: ignore[no-untyped-call]  # matplotlib
     panel.xaxis.set_major_locator(locator)
-    panel.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
+    panel.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]  # matplotlib
     panel.grid(alpha=0.25)
 
 
 def _legend() -> list[Line2D | Patch]:
     line = {"color": INK, "markerfacecolor": "white"}
     return [
-        Line2D([], [], marker="o", linestyle="none", label="one window, 95 % interval", **line),  # type: ignore[arg-type]
+        Line2D([], [], marker="o", linestyle="none", label="one window, 95 % interval", **line),  # type: ignore[arg-type]  # a dict of several
         Line2D([], [], color=OTHER_INK, linewidth=1.8, label="all windows so far"),
         Line2D([], [], marker="s", linestyle="none", color=OTHER_INK, label="drifted: band is off the dashed line"),
         Patch(color=_BAND, label="always-valid interval; PSI: noise"),
