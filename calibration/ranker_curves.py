@@ -136,7 +136,8 @@ class RankerCurves:
         CalibrationError
             A number in ``ranker`` that is not in ``rankers``.
         """
-        if ranker.size and not (ranker.min() >= 0 and ranker.max() < len(rankers)):
+        # negative numbers become huge ones: one pass finds both ends
+        if ranker.size and ranker.astype(np.uintp).max() >= len(rankers):
             wrong = np.count_nonzero((ranker < 0) | (ranker >= len(rankers)))
             raise CalibrationError(
                 f"ranker numbers must be in 0 .. {len(rankers) - 1}; {wrong} of {raw_score.size} are not"

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -272,7 +273,7 @@ def test_more_frequent_viewers_are_no_drift_where_curves_know_them(
 ) -> None:
     log = shown(np.random.default_rng(9), 2500, ranker, frequent=0.9)
     assert not needs_recalibration(log, calibrators).needed
-    pooled = CalibratorSet(calibrators.curves, calibrators.settings)
+    pooled = replace(calibrators, segments={})
     assert needs_recalibration(log, pooled)[ranker].status == "responses_drifted"
 
 
@@ -285,7 +286,7 @@ def test_examination_of_positions_and_slots_is_allowed_for() -> None:
     verdict = needs_recalibration(later, fitted)[LETTER]
     assert verdict.ratio == pytest.approx(1.0, abs=0.05)
     assert not verdict.needed
-    uncorrected = CalibratorSet(fitted.curves, fitted.settings)
+    uncorrected = replace(fitted, examination=None)
     assert needs_recalibration(later, uncorrected)[LETTER].ratio < 0.6
     with pytest.raises(CalibrationError, match="missing slot"):
         needs_recalibration(later.drop(columns="slot"), fitted)
