@@ -143,11 +143,10 @@ class RankerCurves:
                 f"ranker numbers must be in 0 .. {len(rankers) - 1}; {wrong} of {raw_score.size} are not"
             )
         numbers, lookup = self._lookup
-        try:
-            number = [numbers[key] for key in rankers]
-        except KeyError:
-            number = [numbers[key if key in numbers else key[:2]] for key in rankers if self[key] is not None]
-        return lookup.answer(raw_score, np.array(number, dtype=np.intp)[ranker])
+        number = [numbers.get(key, numbers.get(key[:2], -1)) for key in rankers]
+        if -1 in number:
+            raise self._unknown(rankers[number.index(-1)])
+        return lookup.answer(raw_score, np.array(number)[ranker])
 
     @cached_property
     def _lookup(self) -> tuple[dict[RankerKey, int], CurveLookup]:
