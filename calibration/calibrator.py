@@ -41,7 +41,7 @@ class QuantileResponseCalibrator(BaseEstimator):  # type: ignore[misc]  # scikit
         ``"rank"``: ``"loglinear"`` sees the score's quantile only, and ``"auto"`` considers rank curves only.
         Then a strictly increasing distortion of the ranker, refitted on the same rows, gets the same answers:
         exactly, on new scores too (the curve is a step function over the quantile bins). ``"all"``: they also
-        see the score's own scale, and are joined by straight lines; about as accurate, smoother, but a
+        see the score's own scale, and those that do are joined by straight lines; about as accurate, but a
         distortion of the ranker then moves the answers by a few per cent. ``"sigmoid"`` and ``"beta"`` see the
         scale in any case.
     response : {"binary", "count", "continuous"}

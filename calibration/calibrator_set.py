@@ -12,7 +12,7 @@ import pandas as pd
 
 from calibration.binned import BinnedResponses
 from calibration.columns import numbers, require_columns
-from calibration.errors import CalibrationError
+from calibration.errors import CalibrationError, UnknownCalibrator
 from calibration.impressions import examined, learnable_rows, rows_by_ranker, segment_names
 from calibration.ranker_curves import RankerCurves
 from calibration.segments import answer_by_segment, by_segment, segment_curves
@@ -125,8 +125,9 @@ class CalibratorSet(RankerCurves):
             _log.warning("no calibrator for %s: %d usable rows, minimum_rows is %d", key, n_usable, minimum_rows)
         if not groups:
             raise CalibrationError(
-                f"no ranker has {minimum_rows} usable rows (random policy, response known, raw score there) "
-                f"among {len(impressions):,} impressions; collect more rows or lower minimum_rows"
+                f"no ranker has {minimum_rows} usable rows: of {len(impressions):,} impressions {usable.size:,} are of "
+                "the random policy with response and raw score known; log random pages, wait for responses, or lower "
+                "minimum_rows"
             )
         curves: dict[Ranker, ResponseCurve] = {}
         segments: dict[Segment, ResponseCurve] = {}
@@ -142,7 +143,11 @@ class CalibratorSet(RankerCurves):
 
     @classmethod
     def from_sketches(
-        cls, sketches: Mapping[RankerKey, QuantileSketch], settings: CalibrationSettings | None = None
+        cls,
+        sketches: Mapping[RankerKey, QuantileSketch],
+        settings: CalibrationSettings | None = None,
+        *,
+        examination: Examination | None = None,
     ) -> CalibratorSet:
         """Fit one curve per ranker from summaries of logs that do not fit in memory.
 
@@ -151,7 +156,10 @@ class CalibratorSet(RankerCurves):
         sketches : mapping of (entity_type, ranker_version) or (..., segment) to QuantileSketch
             Of usable rows: random policy, response known. A ranker's segments are merged into its own curve.
         settings : CalibrationSettings, optional
-            How to fit. Sampled negatives and examination are in the sketches' own weights and examination.
+            How to fit; ``segment`` names the column that segments come from. Sampled negatives are in the sketches'
+            own weights.
+        examination : Examination, optional
+            What the sketches were updated with.
 
         Returns
         -------
@@ -160,7 +168,8 @@ class CalibratorSet(RankerCurves):
         Raises
         ------
         CalibrationError
-            No sketch, one without rows, or settings with a negative sampling rate: it belongs in the weights.
+            No sketch, one without rows, a key of another shape, segments whose column is not named, an examination
+            that is not given, or settings with a negative sampling rate: it belongs in the weights.
 
         Examples
         --------
@@ -179,6 +188,7 @@ class CalibratorSet(RankerCurves):
                 "a sketch holds sums, so negative sampling cannot be undone any more; update it with "
                 "sample_weight = 1 / rate for rows without a response, and leave negative_sampling_rate out"
             )
+        _check_sketches(sketches, settings, examination)
         curves: dict[Ranker, ResponseCurve] = {}
         segments: dict[Segment, ResponseCurve] = {}
         for key in sorted({key[:2] for key in sketches}):
@@ -190,7 +200,7 @@ class CalibratorSet(RankerCurves):
             of_parts = segment_curves(curves[key], {name: sketch.cells for name, sketch in parts.items()})
             segments |= {(*key, name): each for name, each in of_parts.items()}
             _log_warnings(key, curves[key])
-        return cls(curves, segments, settings)
+        return cls(curves, segments, settings, examination)
 
     def refitted(self, impressions: pd.DataFrame, *, entity_type: str, ranker_version: str) -> CalibratorSet:
         """Return a set in which this one ranker is fitted anew (or added); all other curves are the same objects.
@@ -215,7 +225,8 @@ class CalibratorSet(RankerCurves):
         """
         require_columns(impressions, ("entity_type", "ranker_version"))
         key = (entity_type, ranker_version)
-        wanted = (impressions["entity_type"] == entity_type) & (impressions["ranker_version"] == ranker_version)
+        names = impressions[["entity_type", "ranker_version"]].astype(str)
+        wanted = (names["entity_type"] == entity_type) & (names["ranker_version"] == ranker_version)
         chosen = impressions[wanted.to_numpy(dtype=bool, na_value=False)]
         if learnable_rows(chosen).size == 0:
             raise CalibrationError(
@@ -321,21 +332,39 @@ class CalibratorSet(RankerCurves):
         float
             For callers that want a fallback for a version without a curve; ``predict`` never uses it. For a type
             without any curve, the pooled prior: the mean, on the link scale, of the priors of the types whose
-            responses are of the same family (of all where there is none); the debug log says so.
+            responses are of the same family; the debug log says so.
+
+        Raises
+        ------
+        UnknownCalibrator
+            No type has responses of this family.
         """
-        known = self.entity_types
-        if entity_type in known:
-            curves = [self.curves[entity_type, version] for version in self.known(entity_type)]
-            masses = [float(curve.table.weight.sum()) for curve in curves]
-            return float(np.average([curve.mean_response for curve in curves], weights=masses))
-        family = self.settings.family(entity_type)
+        if entity_type in self._priors:
+            return self._priors[entity_type]
+        family, known = self.settings.family(entity_type), list(self._priors)
         alike = [each for each in known if self.settings.family(each) is family]
         if not alike:
-            alike, family = list(known), self.settings.family(known[0])
-        etas = family.link(np.array([self.prior(each) for each in alike]))
+            raise UnknownCalibrator(
+                f"no calibrator for {entity_type!r}, and no other type has {family.name} responses to pool: "
+                f"{', '.join(known)}"
+            )
+        etas = family.link(np.array([self._priors[each] for each in alike]))
         pooled = float(family.mean(etas.mean(keepdims=True))[0])
         _log.debug("%s has no calibrator: the pooled prior of %s, %.4g", entity_type, ", ".join(alike), pooled)
         return pooled
+
+    @cached_property
+    def _priors(self) -> dict[str, float]:
+        # once for the set: a service asks at every request that holds a version without a curve
+        priors = {}
+        for entity_type in self.entity_types:
+            curves = [self.curves[entity_type, version] for version in self.known(entity_type)]
+            masses = [float(curve.table.weight.sum()) for curve in curves]
+            priors[entity_type] = float(np.average([curve.mean_response for curve in curves], weights=masses))
+        return priors
+
+    def __repr__(self) -> str:
+        return f"<CalibratorSet {self.version}: {len(self.curves)} rankers, {len(self.segments)} segments>"
 
     @cached_property
     def version(self) -> str:
@@ -401,6 +430,32 @@ class CalibratorSet(RankerCurves):
             ]
         )
         return frame if self.segments else frame.drop(columns="segment")
+
+
+def _check_sketches(
+    sketches: Mapping[RankerKey, QuantileSketch], settings: CalibrationSettings, examination: Examination | None
+) -> None:
+    for key, sketch in sketches.items():
+        if not isinstance(key, tuple) or len(key) not in (2, 3):
+            raise CalibrationError(f"a sketch's key is (entity_type, ranker_version[, segment]); found {key!r}")
+        if len(key) == 3 and settings.segment is None:
+            raise CalibrationError(
+                f"{key!r} is of a segment; name its column: settings=CalibrationSettings(segment=...)"
+            )
+        if len(sketch) == 0:
+            raise CalibrationError(f"the sketch of {key!r} has no row to learn from")
+        cells, family = sketch.cells, settings.family(key[0])
+        if examination is None and np.any(cells.exposure < cells.weight * (1.0 - 1e-9)):
+            raise CalibrationError(f"the sketch of {key!r} was updated with an examination; pass it here, too")
+        mean = cells.response_sum / cells.weight
+        beyond = (cells.response_squares > cells.response_sum * (1.0 + 1e-9)) & (family.name == "binary")
+        wrong = (mean < family.lowest) | (mean > family.highest) | beyond
+        if wrong.any():
+            first = int(np.argmax(wrong))
+            raise CalibrationError(
+                f"responses of {key[0]!r} must be {family.allowed}; those at raw score {cells.raw_score[first]} "
+                f"have the mean {mean[first]:.4g}"
+            )
 
 
 def _log_warnings(key: Ranker, curve: ResponseCurve) -> None:

@@ -13,13 +13,15 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-def numbers(impressions: pd.DataFrame, column: str) -> NDArray[np.float64]:
+def numbers(table: pd.DataFrame, column: str, name: str = "impressions") -> NDArray[np.float64]:
     """Return a column as float64, null as NaN.
 
     Parameters
     ----------
-    impressions : DataFrame
+    table : DataFrame
     column : str
+    name : str
+        Of the table, for errors.
 
     Returns
     -------
@@ -31,26 +33,31 @@ def numbers(impressions: pd.DataFrame, column: str) -> NDArray[np.float64]:
         The column holds something else than numbers.
     """
     try:
-        return np.asarray(impressions[column].to_numpy(dtype=np.float64, na_value=np.nan))
+        return np.asarray(table[column].to_numpy(dtype=np.float64, na_value=np.nan))
     except (TypeError, ValueError) as error:
-        raise CalibrationError(f"impressions: {column} does not hold numbers: {error}") from error
+        raise CalibrationError(f"{name}: {column} does not hold numbers: {error}") from error
 
 
-def require_columns(impressions: pd.DataFrame, columns: tuple[str, ...]) -> None:
-    """Refuse a table that lacks a column.
+def require_columns(table: pd.DataFrame, columns: tuple[str, ...], name: str = "impressions") -> None:
+    """Refuse what is no table, or lacks a column.
 
     Parameters
     ----------
-    impressions : DataFrame
+    table : DataFrame
     columns : tuple of str
+    name : str
+        Of the table, for errors.
 
     Raises
     ------
     CalibrationError
         It names what is missing and what was found.
     """
-    missing = [column for column in columns if column not in impressions.columns]
+    if not hasattr(table, "columns"):
+        raise CalibrationError(f"{name} must be a DataFrame; found {type(table).__name__}")
+    missing = [column for column in columns if column not in table.columns]
     if missing:
         raise CalibrationError(
-            f"impressions: missing {', '.join(missing)}; found: {', '.join(map(str, impressions.columns))}"
+            f"{name}: missing {', '.join(missing)}; found: {', '.join(map(str, table.columns))}. "
+            "Columns of other names: table.rename(columns={...})"
         )

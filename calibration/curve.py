@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from calibration.binned import BinnedResponses
 
 Interpolation = Literal["linear", "step"]
+SMALLEST_GAP = 1e-290
+"""Of raw scores that straight lines join: the inverse of a smaller one is no float64."""
 _ARRAYS = ("lower", "centre", "quantile", "weight", "values")
 
 
@@ -84,6 +86,11 @@ class ResponseCurve:
                 f"the values of a {family.name} curve must be finite and inside ({family.lowest:g}, "
                 f"{family.highest:g}); bin {int(np.argmin(inside))} has {self.values[np.argmin(inside)]}"
             )
+        if self.interpolation == "linear":
+            with np.errstate(over="ignore"):
+                gap = np.diff(self.table.centre)
+            if not np.all((gap > SMALLEST_GAP) & np.isfinite(gap)):
+                raise CalibrationError("bin centres of a linear curve must be apart by more than 1e-290, and finitely")
         if not np.all(np.diff(self.values) >= 0):
             first = int(np.argmax(np.diff(self.values) < 0))
             raise CalibrationError(
@@ -116,7 +123,7 @@ class ResponseCurve:
 
     @property
     def mean_response(self) -> float:
-        """Mean expected response over the fitted rows, at the reference position."""
+        """Mean expected response over the rows of the table (of a segment: its ranker's), at the reference position."""
         return float(np.average(self.values, weights=self.table.weight))
 
     @property
@@ -125,14 +132,24 @@ class ResponseCurve:
         found = []
         if self.form.response != "continuous" and self.n_positive == 0:
             found.append(
-                f"no response above 0 in {self.n_rows:,} rows: the curve is flat at (1/2) / (n + 1) = "
-                f"{self.values[0]:.3g}; collect more rows"
+                f"no response above 0 in {self.n_rows:,} rows: "
+                + (
+                    f"the curve is flat at (1/2) / (n + 1) = {self.values[0]:.3g}; collect more rows"
+                    if self.values[0] == self.values[-1]
+                    else "the curve is its ranker's, lowered"
+                )
             )
-        if self.form.response == "binary" and self.n_positive == self.n_rows:
+        if self.form.response == "binary" and self.base_rate >= 1.0:
             found.append(f"every one of {self.n_rows:,} rows has a response: are rows without one missing?")
         if self.table.lower.size == 1 and self.n_rows > 1:
             found.append(f"all {self.n_rows:,} rows are in one bin of raw scores: the curve cannot tell scores apart")
         return tuple(CalibrationWarning(each) for each in found)
+
+    def __repr__(self) -> str:
+        return (
+            f"<ResponseCurve {self.method}, {self.form.response}: {self.n_rows:,} rows, {self.values.size} bins, "
+            f"{self.values[0]:.3g} to {self.values[-1]:.3g}>"
+        )
 
     def predict(self, raw_score: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the expected response of each raw score, unchecked and fast.

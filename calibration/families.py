@@ -117,7 +117,11 @@ class ResponseFamily:
     @property
     def allowed(self) -> str:
         """What a response of this family may be, for messages."""
-        return {"binary": "in [0, 1]", "count": "finite and >= 0", "continuous": "finite"}[self.name]
+        return {
+            "binary": "in [0, 1]",
+            "count": "finite and >= 0",
+            "continuous": "finite",
+        }[self.name]
 
     def link(self, mean: Floats) -> Floats:
         """Return eta of expected responses, float64[...]: log-odds, logarithm or themselves."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
 from calibration.columns import numbers, require_columns
 from calibration.errors import CalibrationError
@@ -12,7 +13,6 @@ from calibration.examination import Examination
 from calibration.rows import CalibrationRows
 
 if TYPE_CHECKING:
-    import pandas as pd
     from numpy.typing import NDArray
 
     from calibration.families import ResponseFamily
@@ -177,7 +177,8 @@ def rows_by_ranker(impressions: pd.DataFrame) -> dict[Ranker, NDArray[np.intp]]:
         raise CalibrationError(f"entity_type or ranker_version is null; first: row {int(np.argmax(null))}")
     if names.empty:
         return {}
-    ranker = names.groupby(["entity_type", "ranker_version"], observed=True).ngroup().to_numpy()
+    names = names.astype(str)  # 1 and "1" are one version
+    ranker = names.groupby(["entity_type", "ranker_version"]).ngroup().to_numpy()
     order = np.argsort(ranker, kind="stable")
     groups = np.split(order, np.flatnonzero(np.diff(ranker[order])) + 1)
     return {(str(names.iloc[rows[0], 0]), str(names.iloc[rows[0], 1])): rows for rows in groups}
@@ -200,7 +201,7 @@ def segment_names(impressions: pd.DataFrame, segment: str | None) -> NDArray[np.
     Raises
     ------
     CalibrationError
-        The column is missing.
+        The column is missing, or holds something else than strings and booleans.
 
     Examples
     --------
@@ -212,6 +213,13 @@ def segment_names(impressions: pd.DataFrame, segment: str | None) -> NDArray[np.
         return np.full(len(impressions), None, dtype=object)
     require_columns(impressions, (segment,))
     column = impressions[segment]
+    known = column.cat.categories if isinstance(column.dtype, pd.CategoricalDtype) else column.dropna()
+    others = [each for each in known if not isinstance(each, str | bool | np.bool)]
+    if others:
+        raise CalibrationError(
+            f"impressions: segment {segment!r} must hold strings or booleans; found {others[0]!r}. "
+            "Cut numbers into named bands"
+        )
     names = np.array(column.astype(str), dtype=object)
     names[column.isna().to_numpy()] = None
     return names

@@ -81,6 +81,8 @@ class RankerCurves:
         return tuple(version for found, version in self.curves if found == entity_type)
 
     def __getitem__(self, key: RankerKey) -> ResponseCurve:
+        if not isinstance(key, tuple) or len(key) not in (2, 3):
+            raise CalibrationError(f"a curve's key is (entity_type, ranker_version[, segment]); found {key!r}")
         try:
             if len(key) == 3 and key in self.segments:
                 return self.segments[key]
@@ -136,6 +138,7 @@ class RankerCurves:
         CalibrationError
             A number in ``ranker`` that is not in ``rankers``.
         """
+        raw_score, ranker = np.asarray(raw_score, dtype=np.float64), np.asarray(ranker)
         # negative numbers become huge ones: one pass finds both ends
         if ranker.size and ranker.astype(np.uintp).max() >= len(rankers):
             wrong = np.count_nonzero((ranker < 0) | (ranker >= len(rankers)))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 import numpy as np
 
 from calibration.binned import BinnedResponses
-from calibration.curve import Interpolation, ResponseCurve
+from calibration.curve import SMALLEST_GAP, Interpolation, ResponseCurve
 from calibration.errors import CalibrationError
 from calibration.forms import CurveForm
 from calibration.forms.selection import choose_form
@@ -107,4 +107,4 @@ def _interpolation(table: QuantileTable, form: CurveForm) -> Interpolation:
     with np.errstate(over="ignore"):
         gap = np.diff(table.centre)
     # Gaps that overflow, or whose inverse does, would make straight lines meaningless.
-    return "linear" if np.all((gap > 1e-290) & np.isfinite(gap)) else "step"
+    return "linear" if np.all((gap > SMALLEST_GAP) & np.isfinite(gap)) else "step"

@@ -91,7 +91,8 @@ class CalibrationRows:
 
         refuse_rows("raw_score", scores, np.isinf(scores), "a finite number, or NaN where not scorable", numbers)
         fits = np.isfinite(responses) & (responses >= family.lowest) & (responses <= family.highest)
-        refuse_rows("response", responses, ~fits, family.allowed, numbers)
+        otherwise = ", or say response='count' or 'continuous'" if family is BINARY else ""
+        refuse_rows("response", responses, ~fits, family.allowed + otherwise, numbers)
         refuse_rows("sample_weight", weights, ~((weights >= 0) & np.isfinite(weights)), "finite and >= 0", numbers)
         refuse_rows("examination", examined, ~((examined > 0) & (examined <= 1)), "in (0, 1]", numbers)
 

@@ -47,10 +47,15 @@ def read_set(
     path = Path(path_dir) / FILE_NAME
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CalibrationError(f"{path} cannot be read: no calibrator set was saved there") from None
     except (OSError, ValueError) as error:
         raise CalibrationError(f"{path} cannot be read: {error}") from error
     if isinstance(content, dict) and content.get("schema", SCHEMA) != SCHEMA:
-        raise CalibrationError(f"{path} has schema {content['schema']!r}; this library reads {SCHEMA}")
+        raise CalibrationError(
+            f"{path} has schema {content['schema']!r}; this library reads {SCHEMA}: "
+            "install the version that wrote it, or fit again"
+        )
     fields = {"schema", "version", "settings", "examination", "curves"}
     if not isinstance(content, dict) or set(content) != fields or not isinstance(content["curves"], list):
         raise CalibrationError(f"{path} must hold the fields {', '.join(sorted(fields))}, curves as a list")

@@ -59,6 +59,12 @@ class CalibrationSettings:
     segment: str | None = None
 
     def __post_init__(self) -> None:
+        for name in ("response", "negative_sampling_rate"):
+            if not hasattr(getattr(self, name), "items"):
+                raise CalibrationError(
+                    f"{name} maps entity types to values, for instance {{'newsletter': ...}}; "
+                    f"found {getattr(self, name)!r:.60}"
+                )
         named = [("method", self.method, Method), ("transforms", self.transforms, Transforms)]
         named += [(f"response of {each!r}", found, Response) for each, found in self.response.items()]
         for name, found, known in named:

@@ -63,13 +63,11 @@ def with_shadow_scores(impressions: pd.DataFrame, shadow: pd.DataFrame, ranker_v
     2         r2             p2        0.1       0.0
     """
     require_columns(impressions, (*KEY, "entity_type", "ranker_version", "raw_score"))
-    missing = [column for column in (*KEY, "raw_score") if column not in shadow.columns]
-    if missing:
-        raise CalibrationError(f"shadow: missing {', '.join(missing)}; found: {', '.join(map(str, shadow.columns))}")
+    require_columns(shadow, (*KEY, "raw_score"), "shadow")
     key = list(KEY)
     for name, table in (("impressions", impressions), ("shadow", shadow)):
         _refuse_broken_keys(table[key], name)
-    raw_score = numbers(shadow, "raw_score")
+    raw_score = numbers(shadow, "raw_score", "shadow")
     infinite = np.flatnonzero(np.isinf(raw_score))
     if infinite.size:
         raise CalibrationError(

@@ -37,16 +37,16 @@ from spr.trees import CohortTrees
 from spr.types import Cohort, RankingRequest, Viewer
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from spr.types import FeatureValue
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _LIBRARIES = ("spr", "xgboost", "numpy")
 _GOLDEN_TOLERANCE = 1e-5
 
 
-def save(ranker: SecondPassRanker, path: str | Path) -> None:
+def save(ranker: SecondPassRanker, path: str | Path, check: Callable[[Path], object] | None = None) -> None:
     """Write a bundle; a bundle that stands at ``path`` is replaced only once the new one is complete.
 
     Parameters
@@ -54,18 +54,22 @@ def save(ranker: SecondPassRanker, path: str | Path) -> None:
     ranker : SecondPassRanker
         To save.
     path : str or Path
-        A directory that does not exist yet, is empty, or holds a bundle.
+        A directory that does not exist yet, is empty, or holds a bundle. Of a symbolic link, what it leads to.
+    check : callable, optional
+        Called with the complete new bundle before it takes its place; what it raises leaves ``path`` as it was.
 
     Raises
     ------
     BundleError
         When ``path`` holds something that is not a bundle.
     """
-    path = check_destination(path)
+    path = check_destination(path).resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
     try:
         _write_parts(ranker, fresh)
+        if check is not None:
+            check(fresh)
         fresh.chmod(0o755)  # mkdtemp lets only its maker in; a service may run as another user
         if path.exists():
             replaced = fresh.with_name(f"{fresh.name}-replaced")

@@ -128,7 +128,7 @@ def recalibrate(
 ) -> None:
     """Fit the calibrator of one first-pass ranker version, if held-out viewers agree; other parts stay as they are."""
     import spr
-    from spr.bundle import check_destination, file_hashes
+    from spr.bundle import check_destination, file_hashes, save
     from spr.recalibration import recalibrated, unchanged_parts
 
     with readable_errors():
@@ -138,16 +138,18 @@ def recalibrate(
             ranker, impressions, entity_type=entity_type, ranker_version=ranker_version, shadow=shadow, viewers=viewers
         )
         if len(answer.table):
-            print_table(answer.table, f"{entity_type} {ranker_version}, on viewers held out")
+            rows, viewers_held_out = answer.table[["n_rows", "n_viewers"]].iloc[0]
+            title = f"{entity_type} {ranker_version}, on {rows:,} rows of {viewers_held_out:,} viewers held out"
+            print_table(answer.table.drop(columns=["n_rows", "n_viewers"]).T.rename_axis("figure"), title)
         for reason in answer.reasons:
             console.print(f"[red]against it[/red]: {escape(reason)}", highlight=False, soft_wrap=True)
         if not (answer.accepted or force):
             console.print("refused: nothing was written; --force saves it all the same")
             raise typer.Exit(1)
-        answer.new.save(path)
+        save(answer.new, path, check=lambda fresh: unchanged_parts(before, fresh))
         unchanged = unchanged_parts(before, path)
     console.print(f"{', '.join(unchanged)}: unchanged (sha256)")
-    console.print(f"live versions of {entity_type}: {', '.join(answer.new.calibrators.known(entity_type))}")
+    console.print(f"versions of {entity_type} with a curve: {', '.join(answer.new.calibrators.known(entity_type))}")
     console.print(f"saved [bold]{path}[/bold], bundle {answer.new.versions['bundle']}")
 
 

@@ -109,8 +109,8 @@ class Calibration(_Section):
     ``method`` and ``transforms`` are those of ``calibration.QuantileResponseCalibrator``. ``segment`` names a viewers
     column of strings or booleans, or a ``context_*`` column: each of its values gets a curve per ranker, partially
     pooled to the ranker's own, which answers where the column is null or holds a value that training did not see.
-    ``unknown_version = "prior"`` takes the mean expected response of the entity type, or of all types where this one
-    has no curve either; the page says so in ``fallbacks``.
+    ``unknown_version = "prior"`` takes the mean expected response of the entity type, or, where it has no curve either,
+    the mean over the types whose responses are alike (``CalibratorSet.prior``); the page says so in ``fallbacks``.
     """
 
     method: Method = "auto"

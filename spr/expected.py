@@ -28,8 +28,8 @@ def expected_responses(
     calibrators : CalibratorSet
         One curve per (entity type, ranker version), and per segment where they were fitted with one.
     unknown_version : {"error", "prior"}
-        What to do without a curve: refuse, or take the mean expected response of the entity type; of all types where
-        this one has no curve either.
+        What to do without a curve: refuse, or take the prior (``CalibratorSet.prior``): the mean expected response of
+        the entity type, or over the types whose responses are alike where this one has no curve either.
 
     Returns
     -------
@@ -58,7 +58,7 @@ def expected_responses(
             where = f"request {batch.request_id[request[rows][0]]!r}, entity type {entity_type!r}"
             raise UnknownRankerVersion(name_unknown("ranker version", version, known, where))
         expected_response[rows & ~np.isnan(batch.raw_score)] = calibrators.prior(entity_type)
-        prior = "prior of the type" if known else "pooled prior of all types"
+        prior = "prior of the type" if known else "pooled prior of types whose responses are alike"
         for r in np.unique(request[rows]).tolist():
             fallbacks.setdefault(r, []).append(f"{entity_type} {version}: no calibrator, {prior}")
     calibrated = ~np.isin(batch.ranker, unknown)

@@ -139,8 +139,9 @@ class _Judged:
         gain, error = self.mean(self.loss("constant") - self.loss("after"))
         if gain <= BETTER_THAN_A_CONSTANT * error:
             found.append(
-                f"its raw scores tell held-out responses no better than a constant does: {loss} lower by {gain:.4g} "
-                f"(standard error {error:.2g}); are scores and responses of the same rows?"
+                f"its raw scores tell held-out responses no better than a constant does: {loss} "
+                f"{'lower' if gain > 0 else 'higher'} by {abs(gain):.2g} (standard error {error:.2g}); "
+                "are scores and responses of the same rows?"
             )
         off, error = self.mean(self.expected["after"] - self.response)
         before = self.mean(self.expected["before"] - self.response)[0]
@@ -303,7 +304,17 @@ def _read(
     of_type = rows[rows["entity_type"] == entity_type].reset_index(drop=True)
     if shadow is None:
         own = of_type[of_type["ranker_version"] == ranker_version].reset_index(drop=True)
+        if own.empty:
+            known = sorted(set(of_type["ranker_version"]))
+            unknown = name_unknown("ranker version", ranker_version, known, f"impressions of {entity_type!r}")
+            raise TableError(f"{unknown} A version that is not live yet needs its shadow scores.")
         return own, own
+    n_live = int((of_type["ranker_version"] == ranker_version).sum())
+    if n_live:
+        raise TableError(
+            f"shadow: {entity_type} {ranker_version} is live ({n_live:,} logged rows); its curve learns from its own "
+            "scores. Leave the shadow scores out, or name the version that they are of"
+        )
     scored = with_shadow_scores(of_type, tables.load_table(shadow, "shadow"), ranker_version)
     return of_type.loc[scored.index].reset_index(drop=True), scored.reset_index(drop=True)
 
@@ -311,5 +322,5 @@ def _read(
 def _name_before(calibrators: CalibratorSet, rows: pd.DataFrame, entity_type: str) -> str:
     versions = sorted(set(rows["ranker_version"]))
     known = [version for version in versions if (entity_type, version) in calibrators]
-    prior = "prior of the type" if calibrators.known(entity_type) else "pooled prior of all types"
+    prior = "prior of the type" if calibrators.known(entity_type) else "pooled prior of types whose responses are alike"
     return ", ".join(known) + (f", else the {prior}" if known else f"the {prior}") * (known != versions)

@@ -30,7 +30,7 @@ _ESTIMATES = ("in_the_large", "slope", "intercept", "ece", "smooth_ece")
 
 def calibration_summary(
     table: pd.DataFrame,
-    by: Sequence[str] = (),
+    by: str | Sequence[str] = (),
     *,
     prediction_column: str = "expected_response",
     response_column: str = "response",
@@ -45,7 +45,7 @@ def calibration_summary(
     ----------
     table : DataFrame
         One row per prediction; index and order do not matter.
-    by : sequence of str
+    by : str or sequence of str
         Columns that make the groups, such as entity_type and ranker_version; null is a group of its own. Default: all
         rows are one group.
     prediction_column : str
@@ -96,10 +96,12 @@ def calibration_summary(
     0       event  3000.0           1.0      0.5
     1      people  3000.0           0.5      0.0
     """
+    if isinstance(by, str):
+        by = (by,)
     named = (*by, prediction_column, response_column, cluster_column, weight_column)
-    require_columns(table, tuple(column for column in named if column is not None))
-    prediction, label = numbers(table, prediction_column), numbers(table, response_column)
-    weight = np.ones(len(table)) if weight_column is None else numbers(table, weight_column)
+    require_columns(table, tuple(column for column in named if column is not None), "table")
+    prediction, label = numbers(table, prediction_column, "table"), numbers(table, response_column, "table")
+    weight = np.ones(len(table)) if weight_column is None else numbers(table, weight_column, "table")
     viewers = None if cluster_column is None else table[cluster_column].reset_index(drop=True)
     if len(table) == 0:
         raise CalibrationError("the table has no rows")

@@ -144,6 +144,14 @@ class DriftReport:
         frame.insert(2, "needed", frame.pop("needed"))
         return frame
 
+    def __repr__(self) -> str:
+        lines = [
+            f"{verdict.entity_type} {verdict.ranker_version}: {verdict.status}"
+            + "".join(f"\n    {reason}" for reason in verdict.reasons)
+            for verdict in self.verdicts.values()
+        ]
+        return "\n".join(lines)
+
     def __getitem__(self, key: Ranker) -> DriftVerdict:
         try:
             return self.verdicts[key]

@@ -168,7 +168,7 @@ class RelativeExamination:
         """
         if not isinstance(content, dict) or set(content) != {"relative"} or not isinstance(content["relative"], list):
             raise CalibrationError(f"an examination holds the field relative, a list; found {content!r:.80}")
-        if not all(isinstance(value, float | int) for value in content["relative"]):
+        if not {type(value) for value in content["relative"]} <= {float, int}:
             raise CalibrationError(f"relative examination must be numbers; found {content['relative']!r:.80}")
         return cls(np.array(content["relative"], dtype=np.float64))
 
@@ -196,7 +196,10 @@ def whole_places(place: ArrayLike, name: str) -> NDArray[np.intp]:
     >>> whole_places([0.0, 3.0], "slot")
     array([0, 3])
     """
-    values = np.asarray(place)
+    try:
+        values = np.asarray(place, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise CalibrationError(f"{name} does not hold numbers: {error}") from error
     wrong = ~((values >= 0) & (values == np.floor(values)) & np.isfinite(values))
     if wrong.any():
         first = int(np.argmax(wrong))

@@ -275,6 +275,10 @@ def _linked_to_first(
 
 def _codes(rows: pd.DataFrame, columns: Sequence[str]) -> NDArray[np.intp]:
     """Return int[n]: rows with equal values in these columns have equal numbers."""
+    for column in columns:
+        null = rows[column].isna().to_numpy()
+        if null.any():
+            raise CalibrationError(f"impressions: {column} is null; first: row {rows.index[int(np.argmax(null))]}")
     return np.asarray(rows.groupby(list(columns), sort=False, observed=True).ngroup().to_numpy(), dtype=np.intp)
 
 
@@ -298,5 +302,4 @@ def _check_responses(response: NDArray[np.float64]) -> None:
 def _viewers(rows: pd.DataFrame, n_resamples: int) -> NDArray[np.intp]:
     if not n_resamples:
         return np.zeros(len(rows), dtype=np.intp)
-    viewer, _ = rows["viewer_id"].factorize()
-    return np.asarray(viewer, dtype=np.intp)
+    return _codes(rows, ("viewer_id",))

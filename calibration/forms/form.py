@@ -103,7 +103,7 @@ class CurveForm:
         half_a_row = 0.5 / (exposure + 1.0)
         if family.lowest == 0.0 and total <= 0.0:
             return np.full(binned.responses.size, half_a_row)
-        if total >= exposure * family.highest:
+        if total >= exposure * (family.highest - 1e-9):
             return np.full(binned.responses.size, 1.0 - half_a_row)
         if self.method in ("isotonic", "steps"):
             smooth = fit_isotonic(binned, family, is_centred=self.method == "isotonic")

@@ -92,6 +92,8 @@ def comparison_plot(
     >>> [panel.get_title() for panel in comparison_plot(curves, score, response).axes]
     ['spline', 'sigmoid']
     """
+    # a fitted calibrator is as good as its curve
+    curves = {name: getattr(curve, "curve_", curve) for name, curve in curves.items()}
     families = sorted({curve.form.response for curve in curves.values()})
     if len(families) != 1:
         raise CalibrationError(f"curves of one response family are compared; found {', '.join(families) or 'none'}")

@@ -75,7 +75,7 @@ def drift_plot(table: pd.DataFrame, title: str = "Drift since the fit") -> Figur
     >>> figure.axes[0].get_title().splitlines()
     ['people, p1', 'responses: no drift']
     """
-    require_columns(table, _COLUMNS)
+    require_columns(table, _COLUMNS, "a drift_table")
     if table.empty:
         raise CalibrationError("the drift table has no row: no ranker of the log has both a calibrator and scores")
     rankers = list(table.groupby(["entity_type", "ranker_version"], sort=True))

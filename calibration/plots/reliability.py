@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from calibration.errors import CalibrationError
 from calibration.plots.axes import GREY, INK, PANELS_A_ROW, label_log_axes, panel_grid, response_name
 
 if TYPE_CHECKING:
@@ -47,6 +48,8 @@ def reliability_plot(
     >>> len(reliability_plot({"people": table}).axes)
     2
     """
+    if hasattr(tables, "columns"):
+        raise CalibrationError("tables must map names to reliability tables: {'people': reliability_table(...)}")
     figure, grid = panel_grid(len(tables), title)
     for number, (name, table) in enumerate(tables.items()):
         cell = grid[divmod(number, min(len(tables), PANELS_A_ROW))].subgridspec(2, 1, height_ratios=[4, 1], hspace=0.06)

@@ -117,10 +117,12 @@ def test_an_unknown_segment_is_answered_by_the_ranker_and_an_unknown_ranker_refu
         calibrators["group", "v1", "daily"]
 
 
-def test_segment_names_may_be_numbers_categories_or_null(impressions: pd.DataFrame) -> None:
+def test_segment_names_may_be_booleans_categories_or_null_but_no_numbers(impressions: pd.DataFrame) -> None:
     levels = impressions["activity"].map({"daily": 3, "weekly": 2, "rare": 1})
-    numbered = CalibratorSet.fit(impressions.assign(activity=levels), segment="activity")
-    assert {key[2] for key in numbered.segments} == {"1", "2", "3"}
+    with pytest.raises(CalibrationError, match="'activity' must hold strings or booleans; found"):
+        CalibratorSet.fit(impressions.assign(activity=levels), segment="activity")
+    told = CalibratorSet.fit(impressions.assign(activity=levels > 1), segment="activity")
+    assert {key[2] for key in told.segments} == {"False", "True"}
     categories = CalibratorSet.fit(impressions.astype({"activity": "category"}), segment="activity")
     assert categories.version == CalibratorSet.fit(impressions, segment="activity").version
     some = CalibratorSet.fit(

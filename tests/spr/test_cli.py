@@ -212,7 +212,7 @@ def test_recalibrate_without_rows_of_the_version_is_one_line(saved: Path, files:
         "recalibrate", saved, "--impressions", files / "train.parquet",
         "--entity-type", "people", "--ranker-version", "people-9",
     )  # fmt: skip
-    _check_one_line(result, "CalibrationError", "'people-9'")
+    _check_one_line(result, "TableError", "'people-9'")
     assert spr.load(saved).versions == before
 
 

@@ -264,7 +264,7 @@ def test_rank_type_without_calibrator_takes_the_pooled_prior_where_configured(ra
         without.rank(request)
     page = _accepting_priors(without).rank(request)
     version = next(version for entity_type, version in ranker.calibrators if entity_type == "event")
-    assert f"event {version}: no calibrator, pooled prior of all types" in page.fallbacks
+    assert f"event {version}: no calibrator, pooled prior of types whose responses are alike" in page.fallbacks
     by_id = {placement.cohort_id: placement for placement in page.placements}
     assert set(by_id["e"].expected_response) == {without.calibrators.prior("event")}
     assert by_id["old"].margins == ranker.rank(_request(_cohort("old"))).placements[0].margins

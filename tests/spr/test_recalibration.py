@@ -198,8 +198,10 @@ def test_recalibrated_sampled_rows_stand_for_those_left_out(fitted: spr.SecondPa
 def test_recalibrated_bad_arguments_are_named(fitted: spr.SecondPassRanker, later: pd.DataFrame) -> None:
     with pytest.raises(UnknownEntityType, match="'people'"):
         recalibrated(fitted, later, entity_type="peple", ranker_version="people-1")
-    with pytest.raises(CalibrationError, match="'people-9'"):
+    with pytest.raises(TableError, match=r"'people-9'.*known: people-1.*shadow scores"):
         _of_people(fitted, later, "people-9")
+    with pytest.raises(TableError, match="shadow: people people-1 is live"):
+        _of_people(fitted, later, "people-1", shadow=_people(later)[[*KEY, "raw_score"]])
     with pytest.raises(CalibrationError, match="none of 1 rows"):
         _of_people(fitted, later, "people-2", shadow=_people(later)[[*KEY, "raw_score"]].head(1).assign(slot=99))
 
@@ -258,7 +260,7 @@ def test_recalibrate_shadow_version_into_another_folder_keeps_the_live_one(files
     old = spr.load(files / "bundle")
     result = _recalibrate(files, "--shadow", files / "shadow.csv", "--out", files / "new", version="people-2")
     assert result.exit_code == 0, result.output
-    assert "live versions of people: people-1, people-2" in result.output
+    assert "versions of people with a curve: people-1, people-2" in result.output
     assert spr.load(files / "bundle").versions == old.versions
     new = spr.load(files / "new").calibrators
     assert set(new) == {*old.calibrators, ("people", "people-2")}
