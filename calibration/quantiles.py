@@ -140,6 +140,7 @@ class QuantileTable:
         total = above[-1]
         place = (above - mass / 2) / total
         if tails > 0.0:
+            place = np.clip(place, np.finfo(np.float64).tiny, 1.0 - np.finfo(np.float64).epsneg)
             widest = np.log(2.0 * max(total, 2.0))  # log-odds of half a row
             log_odds = np.clip((np.log(place) - np.log1p(-place)) / widest, -1.0, 1.0)
             place = (1.0 - tails) * place + tails * (log_odds + 1.0) / 2.0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
@@ -105,6 +105,11 @@ class CurveForm:
             return np.full(binned.responses.size, half_a_row)
         if total >= exposure * (family.highest - 1e-9):
             return np.full(binned.responses.size, 1.0 - half_a_row)
+        mean = total / exposure
+        if family.name == "count" and mean > 1.0 + 1e-9:
+            # in units of the mean: penalties and steps are the same for seconds as for hours
+            scaled = replace(binned, responses=binned.responses / mean, squares=binned.squares / mean**2)
+            return mean * self.fit(scaled)
         if self.method in ("isotonic", "steps"):
             smooth = fit_isotonic(binned, family, is_centred=self.method == "isotonic")
         elif self.method == "spline":

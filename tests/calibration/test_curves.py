@@ -10,13 +10,14 @@ from scipy.optimize import minimize
 
 from calibration.binned import BinnedResponses
 from calibration.errors import CalibrationError
-from calibration.families import BINARY, COUNT, expit, logit
+from calibration.families import BINARY, CONTINUOUS, COUNT, ResponseFamily, expit, logit
 from calibration.forms import CurveForm
 from calibration.forms.isotonic import fit_isotonic, pool_adjacent_violators
 from calibration.forms.loglinear import RIDGE, loglinear_design
 from calibration.forms.nonnegative import fit_non_negative
 from calibration.forms.shrinkage import dispersion, shrink_to_curve
 from calibration.quantiles import QuantileTable
+from calibration.rows import CalibrationRows
 
 FORMS = [
     CurveForm("loglinear"),
@@ -244,3 +245,33 @@ def test_dispersion_of_a_part_of_the_rows_counts_these_only() -> None:
     table, part = QuantileTable.fit(np.arange(100.0)), np.full(100, 0.5)
     binned = BinnedResponses(table, 3.0 * part, part, part * (9.0 + 4.0), part)
     assert dispersion(np.full(100, 3.0), binned, COUNT) == pytest.approx(4.0 / 3.0 * 50 / 49)
+
+
+@pytest.mark.parametrize(("family", "mean"), [(BINARY, 0.5), (CONTINUOUS, 2.0), (COUNT, 2.0)])
+def test_shrinkage_leaves_a_true_curve_alone_as_often_where_rows_are_examined_less(
+    family: ResponseFamily, mean: float
+) -> None:
+    departures = []
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        examined = np.full(4000, 0.2)
+        if family is BINARY:
+            response = rng.binomial(1, mean * examined).astype(float)
+        elif family is COUNT:
+            response = rng.poisson(mean * examined).astype(float)
+        else:
+            response = mean * examined + rng.normal(size=4000)
+        rows = CalibrationRows.checked(rng.normal(size=4000), response, examination=examined, family=family)
+        smooth = np.full(1000, mean)
+        binned = BinnedResponses.of(rows)
+        departures.append(np.ptp(shrink_to_curve(smooth[: binned.responses.size], binned, family)) > 0)
+    assert np.mean(departures) < 0.75
+
+
+def test_shrinkage_weighs_bins_by_their_own_rows() -> None:
+    # a segment whose rows are few at the top, where the ranker has most of its own
+    table = QuantileTable.fit(np.arange(4.0), np.array([1.0, 1.0, 1.0, 1000.0]))
+    exposure = np.array([4000.0, 4000.0, 4000.0, 40.0])
+    responses = exposure * np.array([0.1, 0.3, 0.5, 0.02])
+    values = shrink_to_curve(np.full(4, 0.3), BinnedResponses(table, responses, exposure, responses, exposure), BINARY)
+    assert exposure @ values == pytest.approx(responses.sum(), rel=0.03)

@@ -203,3 +203,29 @@ def test_negative_sampling_is_undone_where_examination_is_corrected() -> None:
 def test_warnings_are_empty_for_ordinary_rows() -> None:
     for response in ("binary", "count", "continuous"):
         assert _curve(response, n=500).warnings == ()
+
+
+def test_estimated_base_rate_is_the_maximum_of_the_likelihood_where_scores_hardly_tell() -> None:
+    rng = np.random.default_rng(8)
+    responds = rng.random(20_000) < 0.5
+    score = rng.normal(0.03 * responds)
+    odds = 1 / 9 * np.exp(0.03 * score - 0.03**2 / 2)
+    found = estimate_base_rate(odds / (1 + odds), 0.1)
+
+    def log_likelihood(rate: float) -> float:
+        return float(np.log(rate * 9 * odds + 1 - rate).sum())
+
+    grid = np.linspace(0.001, 0.999, 999)
+    assert found == pytest.approx(grid[np.argmax([log_likelihood(rate) for rate in grid])], abs=0.001)
+
+
+@pytest.mark.parametrize("method", ["auto", "loglinear", "spline", "isotonic", "steps", "sigmoid"])
+def test_counts_in_other_units_give_the_same_curve(method: str) -> None:
+    rng = np.random.default_rng(12)
+    z = rng.normal(size=3000)
+    seconds = rng.poisson(np.exp(4.0 + 0.3 * z)).astype(float)
+    model = QuantileResponseCalibrator(method, response="count")
+    grid = np.linspace(-2.0, 2.0, 21)
+    usual = model.fit(z, seconds).predict(grid)
+    assert np.mean(np.abs(usual / np.exp(4.0 + 0.3 * grid) - 1.0)) < 0.1
+    np.testing.assert_allclose(model.fit(z, 1e12 * seconds).predict(grid), 1e12 * usual, rtol=1e-6)

@@ -149,6 +149,29 @@ def test_save_replaces_a_bundle(copy: Path, ranker: spr.SecondPassRanker) -> Non
     assert [entry.name for entry in copy.parent.iterdir()] == ["bundle"]
 
 
+def test_save_through_a_link_replaces_what_it_leads_to(copy: Path, ranker: spr.SecondPassRanker) -> None:
+    link = copy.with_name("current")
+    link.symlink_to(copy, target_is_directory=True)
+    other = ranker.with_factors(ImportanceFactors.of({"follow": 3.0}))
+    other.save(link)
+    assert link.is_symlink()
+    assert spr.load(copy).versions == spr.load(link).versions == other.versions
+    assert sorted(entry.name for entry in copy.parent.iterdir()) == ["bundle", "current"]
+
+
+def test_save_that_a_check_refuses_leaves_the_old_bundle(copy: Path, ranker: spr.SecondPassRanker) -> None:
+    before = spr.load(copy).versions
+
+    def refuse(fresh: Path) -> None:
+        assert spr.load(fresh).versions != before
+        raise BundleError("not this one")
+
+    with pytest.raises(BundleError, match="not this one"):
+        bundle_module.save(ranker.with_factors(ImportanceFactors.of({"follow": 3.0})), copy, check=refuse)
+    assert spr.load(copy).versions == before
+    assert [entry.name for entry in copy.parent.iterdir()] == ["bundle"]
+
+
 def test_save_fills_an_empty_folder_and_makes_parents(tmp_path: Path, ranker: spr.SecondPassRanker) -> None:
     (tmp_path / "empty").mkdir()
     for path in (tmp_path / "empty", tmp_path / "some" / "new" / "place"):
