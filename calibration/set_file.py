@@ -66,6 +66,12 @@ def read_set(
         settings = CalibrationSettings.from_dict(content["settings"])
     except (TypeError, ValueError, OverflowError) as error:
         raise CalibrationError(f"{path}: {error}") from error
+    for key, curve in every.items():
+        if curve.form.response != settings.family(key[0]).name:
+            raise CalibrationError(
+                f"{path}: the curve {key!r} is of {curve.form.response} responses, the settings say "
+                f"{settings.family(key[0]).name}"
+            )
     stated = {name: content[name] for name in content if name not in ("schema", "version")}
     found = hashlib.sha256(json.dumps(stated, sort_keys=True).encode()).hexdigest()[:12]
     if len(every) != len(content["curves"]) or found != content["version"]:

@@ -12,7 +12,7 @@ from calibration.examination.rates import PlaceCounts
 from calibration.examination.relative import RelativeExamination, whole_places
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike
+    from numpy.typing import ArrayLike, NDArray
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +87,8 @@ class PositionExamination(RelativeExamination):
         Notes
         -----
         See ``PlaceCounts.relative``: strata are compared with themselves only, and positions with few
-        responses lean on a smooth curve through all of them.
+        responses lean on a smooth curve through all of them. A stratum's responses count in units of
+        sum(y^2) / sum(y), which is 1 for clicks: a type measured in seconds does not outvote them.
 
         Examples
         --------
@@ -128,7 +129,15 @@ def _count(
             first = int(np.argmax(wrong))
             raise CalibrationError(f"{name} must be finite and >= 0; row {first} has {values[first]}")
     _, stratum_code = np.unique(strata, return_inverse=True)
+    responses = responses / _unit(responses, weights, stratum_code)[stratum_code]
     _, viewer_code = np.unique(viewers, return_inverse=True)
     return PlaceCounts.of(
         positions, stratum_code, weights, weights * responses, viewer_code, PositionExamination.place_name
     )
+
+
+def _unit(
+    responses: NDArray[np.float64], weights: NDArray[np.float64], stratum: NDArray[np.intp]
+) -> NDArray[np.float64]:
+    total, squares = (np.bincount(stratum, weights * each) for each in (responses, responses**2))
+    return np.asarray(np.divide(squares, total, out=np.ones(total.size), where=total > 0))

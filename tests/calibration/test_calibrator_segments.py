@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -436,3 +437,11 @@ def test_settings_from_dict_refuses(change: dict[str, object], message: str) -> 
         CalibrationSettings.from_dict(content)
     with pytest.raises(CalibrationError, match="settings have the fields"):
         CalibrationSettings.from_dict("auto")
+
+
+def test_load_refuses_curves_of_another_family_than_the_settings_say(impressions: pd.DataFrame, tmp_path: Path) -> None:
+    calibrators = CalibratorSet.fit(impressions)
+    kind = CalibrationSettings(response={calibrators.entity_types[0]: "count"})
+    replace(calibrators, settings=kind).save(tmp_path)
+    with pytest.raises(CalibrationError, match="is of binary responses, the settings say count"):
+        CalibratorSet.load(tmp_path)

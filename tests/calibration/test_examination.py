@@ -205,3 +205,19 @@ def test_examination_is_frozen_and_leaves_the_callers_array_alone() -> None:
 def test_examination_refuses_what_is_not_a_curve(relative: list[float]) -> None:
     with pytest.raises(CalibrationError, match="relative examination must be"):
         PositionExamination(np.array(relative))
+
+
+def test_position_examination_does_not_depend_on_units_and_no_stratum_outvotes_another() -> None:
+    rng = np.random.default_rng(21)
+    position, stratum = rng.integers(0, 4, 20_000), rng.integers(0, 2, 20_000)
+    examined = np.array([1.0, 0.7, 0.5, 0.4])[position]
+    clicks = (rng.random(20_000) < 0.2 * examined).astype(float)
+    alone = PositionExamination.fit(position, clicks).relative
+    np.testing.assert_allclose(PositionExamination.fit(position, 1000.0 * clicks).relative, alone, rtol=1e-9)
+    np.testing.assert_allclose(PositionExamination.fit(position, 0.001 * clicks).relative, alone, rtol=1e-9)
+    # seconds of those who looked, seldom and long: few tell little, however large their sum is
+    looked = rng.random(20_000) < np.where(stratum == 1, 0.002 * examined, 0.2 * examined)
+    mixed = looked * np.where(stratum == 1, 3000.0, 1.0)
+    both = PositionExamination.fit(position, mixed, stratum=stratum).relative
+    own = PositionExamination.fit(position[stratum == 0], mixed[stratum == 0]).relative
+    np.testing.assert_allclose(both, own, atol=0.03)

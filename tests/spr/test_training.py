@@ -381,3 +381,28 @@ def test_fit_sampled_rows_weigh_in_position_examination(small_tables: WorldTable
         for some, config in ((kept, sampled), (rows, small_config), (kept, small_config))
     )
     assert abs(found - true) < abs(naive - true)
+
+
+def test_fit_takes_clicks_counts_and_numbers_on_one_page(small_tables: WorldTables, small_config: spr.Config) -> None:
+    rng = np.random.default_rng(0)
+    impressions = small_tables.impressions.astype({"response": float})
+    for entity_type, factor in (("newsletter", rng.integers(1, 6, len(impressions))), ("event", 30.0)):
+        own = impressions["entity_type"] == entity_type
+        impressions["response"] = impressions["response"].where(~own, impressions["response"] * factor)
+    kinds = {"newsletter": ("count", "slot_weighted_mean"), "event": ("continuous", "mean")}
+    types = {
+        name: kind.model_copy(update=dict(zip(("response", "aggregation"), kinds[name], strict=True)))
+        if name in kinds
+        else kind
+        for name, kind in small_config.entity_types.items()
+    }
+    config = small_config.model_copy(update={"entity_types": types})
+    ranker = spr.fit(impressions, small_tables.viewers, small_tables.entities, config=config)
+    curves = ranker.calibrators.to_frame().groupby("entity_type")["maximum_response"].max()
+    assert curves["newsletter"] > 1.0
+    assert curves["event"] > 1.0
+    assert (curves.drop(["newsletter", "event"]) < 1.0).all()
+    pages = ranker.rank_table(small_tables.impressions.head(2000), small_tables.viewers, small_tables.entities)
+    assert pages["probability"].between(0.0, 1.0).all()
+    shown = pages.explode(["expected_response", "raw_score"])
+    assert shown.loc[shown["raw_score"].notna(), "expected_response"].notna().all()
