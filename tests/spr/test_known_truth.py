@@ -38,7 +38,7 @@ def known() -> Known:
     trees = config.trees.model_copy(update={"max_depth": 4, "early_stopping_rounds": 60})
     features = config.features.model_copy(update={"viewer_in_trees": "no"})
     config = config.model_copy(update={"trees": trees, "features": features})
-    world = World(n_viewers=200, seed=3, n_entities=100)
+    world = World(n_viewers=200, seed=1, n_entities=100)
     tables = world.tables(6000)
     split = split_pages(tables.impressions, until=pd.Timestamp("2026-01-24", tz="UTC"), seed=1)
     ranker = spr.fit(split.train, tables.viewers, tables.entities, config=config)
