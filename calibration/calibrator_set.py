@@ -227,7 +227,7 @@ class CalibratorSet(RankerCurves):
         key = (entity_type, ranker_version)
         names = impressions[["entity_type", "ranker_version"]].astype(str)
         wanted = (names["entity_type"] == entity_type) & (names["ranker_version"] == ranker_version)
-        chosen = impressions[wanted.to_numpy(dtype=bool, na_value=False)]
+        chosen = impressions[wanted.to_numpy()]
         if learnable_rows(chosen).size == 0:
             raise CalibrationError(
                 f"no usable row of {entity_type!r}, {ranker_version!r}: {len(chosen):,} of "

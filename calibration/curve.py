@@ -24,6 +24,13 @@ SMALLEST_GAP = 1e-290
 _ARRAYS = ("lower", "centre", "quantile", "weight", "values")
 
 
+def can_be_joined(table: QuantileTable) -> bool:
+    """Tell whether straight lines between bin centres mean anything: gaps, and their inverses, are finite."""
+    with np.errstate(over="ignore"):
+        gap = np.diff(table.centre)
+    return bool(np.all((gap > SMALLEST_GAP) & np.isfinite(gap)))
+
+
 @dataclass(frozen=True, eq=False)
 class ResponseCurve:
     """A non-decreasing map from raw score to expected response, as a table.
@@ -86,11 +93,8 @@ class ResponseCurve:
                 f"the values of a {family.name} curve must be finite and inside ({family.lowest:g}, "
                 f"{family.highest:g}); bin {int(np.argmin(inside))} has {self.values[np.argmin(inside)]}"
             )
-        if self.interpolation == "linear":
-            with np.errstate(over="ignore"):
-                gap = np.diff(self.table.centre)
-            if not np.all((gap > SMALLEST_GAP) & np.isfinite(gap)):
-                raise CalibrationError("bin centres of a linear curve must be apart by more than 1e-290, and finitely")
+        if self.interpolation == "linear" and not can_be_joined(self.table):
+            raise CalibrationError("bin centres of a linear curve must be apart by more than 1e-290, and finitely")
         if not np.all(np.diff(self.values) >= 0):
             first = int(np.argmax(np.diff(self.values) < 0))
             raise CalibrationError(

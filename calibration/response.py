@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, get_args
 
-import numpy as np
-
 from calibration.binned import BinnedResponses
-from calibration.curve import SMALLEST_GAP, Interpolation, ResponseCurve
+from calibration.curve import Interpolation, ResponseCurve, can_be_joined
 from calibration.errors import CalibrationError
 from calibration.forms import CurveForm
 from calibration.forms.selection import choose_form
@@ -53,6 +51,7 @@ def fit_curve(
 
     Examples
     --------
+    >>> import numpy as np
     >>> from calibration.rows import CalibrationRows
     >>> rows = CalibrationRows.checked(np.arange(100.0), np.arange(100) >= 50)
     >>> fit_curve(rows, method="isotonic").predict(np.array([20.0, 80.0])).round(3)
@@ -104,7 +103,4 @@ def _straightest_spline(binned: BinnedResponses, tame: CurveForm) -> CurveForm:
 def _interpolation(table: QuantileTable, form: CurveForm) -> Interpolation:
     if form.depends_on_ranks_only:
         return "step"  # exact under every strictly increasing distortion of the raw score
-    with np.errstate(over="ignore"):
-        gap = np.diff(table.centre)
-    # Gaps that overflow, or whose inverse does, would make straight lines meaningless.
-    return "linear" if np.all((gap > SMALLEST_GAP) & np.isfinite(gap)) else "step"
+    return "linear" if can_be_joined(table) else "step"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from calibration import QuantileTable, with_shadow_scores
+from calibration import reliability_table, with_shadow_scores
 from spr import tables
 from spr.assembly import assemble
 from spr.bundle import file_hashes
@@ -106,10 +106,8 @@ class _Judged:
 
     def calibration_error(self, name: str) -> float:
         """Return the mean distance of expected and observed responses over bins of equal mass of the first."""
-        expected = self.expected[name]
-        bins = QuantileTable.fit(expected, self.weight, n_bins=N_BINS).assign(expected)
-        gaps = np.bincount(bins, weights=self.weight * (expected - self.response))
-        return float(np.abs(gaps).sum() / self.weight.sum())
+        bins = reliability_table(self.expected[name], self.response, N_BINS, self.weight, response=self.family.name)
+        return float(np.average((bins["mean_prediction"] - bins["observed_rate"]).abs(), weights=bins["n"]))
 
     def to_frame(self) -> pd.DataFrame:
         """Return the table of :class:`Recalibration`."""

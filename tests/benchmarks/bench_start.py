@@ -45,7 +45,8 @@ def main() -> None:
                 found = m.in_child(__file__, fixed, {"NUMBA_CACHE_DIR": f"{folder}/{fixed}"})
                 rows.append({"numba cache": cache, "fixed effect": fixed} | found)
     m.print_table("the first fit of a process", rows)
-    pauses = [float(row["first fit s"]) - float(row["second fit s"]) for row in rows if row["numba cache"] == "warm"]  # type: ignore[arg-type]
+    warm = [row for row in rows if row["numba cache"] == "warm"]
+    pauses = [float(str(row["first fit s"])) - float(str(row["second fit s"])) for row in warm]
     print(f"pause with a warm cache: at most {max(pauses):.2f} s (bar {BAR})")
 
 

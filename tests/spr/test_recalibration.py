@@ -55,7 +55,7 @@ def _people(rows: pd.DataFrame) -> pd.DataFrame:
 def _of_people(
     ranker: spr.SecondPassRanker, rows: pd.DataFrame, version: str = "people-1", **more: object
 ) -> Recalibration:
-    return recalibrated(ranker, rows, entity_type="people", ranker_version=version, **more)  # type: ignore[arg-type]
+    return recalibrated(ranker, rows, entity_type="people", ranker_version=version, **more)  # type: ignore[arg-type]  # a dict of several
 
 
 def _with_responses(rows: pd.DataFrame, response: float) -> pd.DataFrame:

@@ -247,4 +247,4 @@ def test_times_that_are_all_the_same_split_nothing(data: Any) -> None:
     with pytest.raises(InvalidModelInput, match="their times are all the same"):
         tune(GLMixClassifier(None, [MEMBER], time="at"), X.assign(at=0), y)
     with pytest.raises(InvalidModelInput, match="allowed: GLMixClassifier or GLMixRegressor"):
-        tune(MEMBER, X, y)  # type: ignore[arg-type]
+        tune(MEMBER, X, y)  # type: ignore[arg-type]  # wrong on purpose
