@@ -45,6 +45,10 @@ class InfeasibleGuarantee(SPRError, ValueError):
     """Guarantees that no page could meet, whatever its cohorts."""
 
 
+class InvalidExperiment(SPRError, ValueError):
+    """An experiment whose design, assignment or groups cannot answer the question."""
+
+
 class BundleError(SPRError, ValueError):
     """A saved bundle is missing, altered, newer than this library, or does not reproduce its golden rows."""
 

@@ -1,0 +1,20 @@
+"""Counterfactual edge-drop experiments: what an edge of each type is worth, and the importance factors from it.
+
+The design (:class:`EdgeDropExperiment`), the table that an experiment leaves, the dose-response curve, the values per
+edge, their ratios with intervals, and what is served.
+"""
+
+from __future__ import annotations
+
+from spr.edge_drop.factors import FactorEstimates
+from spr.edge_drop.segments import SegmentFactors, estimate_segment_factors
+from spr.edge_drop.values import EdgeValues, Per, estimate_edge_values
+
+__all__ = [
+    "EdgeValues",
+    "FactorEstimates",
+    "Per",
+    "SegmentFactors",
+    "estimate_edge_values",
+    "estimate_segment_factors",
+]

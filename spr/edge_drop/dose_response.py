@@ -1,0 +1,275 @@
+"""Dose and response: what a viewer loses as a share of its edges is dropped, by regression with robust errors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from statsmodels.stats.sandwich_covariance import S_crosssection
+
+from spr.errors import InvalidExperiment
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from spr.edge_drop.table import EdgeDropRows
+
+    Floats = NDArray[np.float64]
+
+Form = Literal["concave", "linear", "quadratic"]
+
+# Networks whose content saturates lie between a logarithm (0) and a straight line (1).
+_LEAST_CURVATURE, _MOST_CURVATURE = 0.05, 1.0
+_PRIOR_CURVATURE, _PRIOR_SD = 0.5, 0.5
+
+
+@dataclass(frozen=True)
+class DoseResponse:
+    """A fitted curve of loss in dose for each edge type.
+
+    Parameters
+    ----------
+    loss : float64[T]
+        Metric lost per viewer and unit of dose, at dose 0 of all edge types: the slope there.
+    influence : float64[n, T]
+        Of each viewer on ``loss``: the covariance of ``loss`` is that of the mean of these, see :func:`covariance_of`.
+    form : str
+        ``"concave"``, ``"linear"`` or ``"quadratic"``.
+    curvature, curvature_error : float
+        The exponent of the remaining share, common to all edge types, and its standard error; 1 is a straight line.
+        NaN of a quadratic.
+    residual : float64[n]
+    design : float64[n, k]
+        Columns of the regression at the solution.
+    """
+
+    loss: Floats
+    influence: Floats
+    form: Form
+    curvature: float
+    curvature_error: float
+    residual: Floats
+    design: Floats
+
+
+def fit_dose_response(rows: EdgeDropRows, form: Form = "concave") -> DoseResponse:
+    r"""Regress the metric on the doses of all edge types together.
+
+    Parameters
+    ----------
+    rows : EdgeDropRows
+        n viewers, T edge types.
+    form : {"concave", "linear", "quadratic"}, default "concave"
+        ``concave``: the loss is a power of the remaining share with one exponent for all types; ``linear``: the
+        exponent is 1; ``quadratic``: a slope and a square for each type.
+
+    Returns
+    -------
+    DoseResponse
+
+    Raises
+    ------
+    InvalidExperiment
+        When two edge types were always dropped together, so that their losses cannot be told apart.
+
+    Notes
+    -----
+    With dose :math:`d_{it}` and centred covariates :math:`x_i`,
+
+    .. math:: E[y_i] = \alpha_{s(i)} + x_i'\beta - \sum_t \phi_\gamma(d_{it}) (\tau_t + x_i'\delta_t),
+              \qquad \phi_\gamma(d) = (1 - (1 - d)^\gamma) / \gamma,
+
+    where :math:`\alpha_s` is the level of a stratum. Since :math:`\phi_\gamma'(0) = 1`, :math:`\tau_t` is the slope of
+    the loss at dose 0. Content that grows as a power :math:`\gamma` of the number of edges gives this curve exactly;
+    one exponent for all types costs little variance, and cancels from the ratio of two types that had the same doses.
+    The exponent is the mode under a wide normal prior (mean 0.5, sd 0.5), cut to [0.05, 1]; at a bound the errors still
+    count it as free. Covariates enter as
+    deviations and interact with the dose (Lin, 2013, "Agnostic notes on regression adjustments", Annals of Applied
+    Statistics 7), so that the adjustment (CUPED: Deng et al., WSDM 2013) cannot bias the average loss. Where no type
+    has two different doses above 0, the exponent is not identified and the form is linear up to that dose.
+    """
+    several = any(len(np.unique(dose[dose > 0])) > 1 for dose in rows.dropped.T)
+    form = form if several else "linear"
+    if form == "quadratic":
+        return _fit_quadratic(rows)
+    if form == "linear":
+        return _solve(rows, 1.0, fixed=True)
+    curvature = _PRIOR_CURVATURE
+    for _ in range(30):
+        step = _curvature_step(rows, curvature)
+        moved = float(np.clip(curvature + step, _LEAST_CURVATURE, _MOST_CURVATURE))
+        if abs(moved - curvature) < 1e-6:
+            break
+        curvature = moved
+    return _solve(rows, moved, fixed=False)
+
+
+def covariance_of(influence: Floats, cluster: NDArray[np.int64] | None = None) -> Floats:
+    """Return the robust covariance of estimates from the influence of each viewer on them.
+
+    Parameters
+    ----------
+    influence : float64[n, q]
+        Mean 0; an estimate's error is about the mean of its column.
+    cluster : int64[n], optional
+        Viewers of one cluster may depend on each other.
+
+    Returns
+    -------
+    float64[q, q]
+        White's (HC1 without the degrees of freedom of the regression, which ``influence`` already holds), or summed by
+        cluster and scaled by G / (G - 1) for G clusters.
+    """
+    n = len(influence)
+    if cluster is None:
+        return np.asarray(influence.T @ influence) / n**2
+    n_clusters = len(np.unique(cluster))
+    if n_clusters < 2:
+        raise InvalidExperiment("all viewers are in one cluster; at least two are needed for an error")
+    return np.asarray(S_crosssection(influence, cluster)) / n**2 * n_clusters / (n_clusters - 1)
+
+
+def power_loss(dose: Floats, curvature: float) -> Floats:
+    """Return the loss of a share of edges, relative to its slope at 0: ``(1 - (1 - dose)^c) / c``.
+
+    Parameters
+    ----------
+    dose : float64[...]
+        In [0, 1].
+    curvature : float
+        c > 0.
+
+    Returns
+    -------
+    float64[...]
+
+    Examples
+    --------
+    >>> power_loss(np.array([0.0, 0.5, 1.0]), 0.5)
+    array([0.        , 0.58578644, 2.        ])
+    """
+    return np.asarray((1.0 - (1.0 - dose) ** curvature) / curvature)
+
+
+def _power_loss_slope(dose: Floats, curvature: float) -> Floats:
+    """Return the derivative of `power_loss` in the curvature."""
+    left = 1.0 - dose
+    power = left**curvature
+    log_left = np.log(np.where(left > 0, left, 1.0))
+    return np.asarray(-(power * log_left * curvature + 1.0 - power) / curvature**2)
+
+
+def _levels(rows: EdgeDropRows) -> Floats:
+    """Return the columns that hold whatever the dose: a constant, the strata, the covariates."""
+    columns = [np.ones((rows.n, 1))]
+    if rows.stratum is not None and rows.stratum.max() > 0:
+        strata = np.eye(rows.stratum.max() + 1)[rows.stratum][:, 1:]
+        columns.append(strata)
+    return np.hstack([*columns, rows.covariates])
+
+
+def _design(rows: EdgeDropRows, amount: Floats) -> tuple[Floats, int]:
+    """Return levels, then the amounts lost, then their products with the covariates; and where the amounts start."""
+    levels = _levels(rows)
+    products = [amount * x[:, None] for x in rows.covariates.T]
+    return np.hstack([levels, -amount, *(-p for p in products)]), levels.shape[1]
+
+
+def _least_squares(rows: EdgeDropRows, design: Floats, start: int, size: int) -> tuple[Floats, Floats]:
+    """Solve for the coefficients; give also the pseudo-inverse of the Gram matrix, and refuse what is confounded."""
+    scale = np.sqrt((design**2).mean(axis=0))
+    scale[scale == 0] = 1.0
+    scaled = design / scale
+    gram = scaled.T @ scaled
+    inverse = np.linalg.pinv(gram, rcond=1e-10, hermitian=True)
+    told_apart = np.diag(inverse @ gram)[start : start + size]
+    if (told_apart < 1.0 - 1e-6).any():
+        names = [t for t, apart in zip(rows.edge_types * 2, told_apart, strict=False) if apart < 1.0 - 1e-6]
+        raise InvalidExperiment(
+            f"the losses of {', '.join(dict.fromkeys(names))} cannot be told apart: their doses move together, or with "
+            "the strata or covariates"
+        )
+    return (inverse @ (scaled.T @ rows.outcome)) / scale, inverse / np.outer(scale, scale)
+
+
+def _curvature_step(rows: EdgeDropRows, curvature: float) -> float:
+    """Return the Gauss-Newton step of the curvature, its prior included."""
+    design, start = _design(rows, power_loss(rows.dropped, curvature))
+    coefficient, inverse = _least_squares(rows, design, start, len(rows.edge_types))
+    residual = rows.outcome - design @ coefficient
+    turn = _turn(rows, coefficient, start, curvature)
+    free = turn - design @ (inverse @ (design.T @ turn))
+    precision = _noise(free, residual, rows.cluster) / _PRIOR_SD**2
+    return float((free @ residual + precision * (_PRIOR_CURVATURE - curvature)) / (free @ free + precision))
+
+
+def _noise(free: Floats, residual: Floats, cluster: NDArray[np.int64] | None) -> float:
+    """Return the variance of the residuals as the curvature meets them, so that its prior weighs what it should."""
+    variance = covariance_of((free * residual)[:, None], cluster)[0, 0] * len(free) ** 2
+    return float(variance / max(free @ free, 1e-300))
+
+
+def _turn(rows: EdgeDropRows, coefficient: Floats, start: int, curvature: float) -> Floats:
+    """Return the derivative of the fitted values in the curvature."""
+    slope = _power_loss_slope(rows.dropped, curvature)
+    turned = _design(rows, slope)[0]
+    return np.asarray(turned[:, start:] @ coefficient[start:])
+
+
+def _solve(rows: EdgeDropRows, curvature: float, *, fixed: bool) -> DoseResponse:
+    size = len(rows.edge_types)
+    design, start = _design(rows, power_loss(rows.dropped, curvature))
+    coefficient, inverse = _least_squares(rows, design, start, size)
+    residual = rows.outcome - design @ coefficient
+    full, bread, error = design, inverse, 0.0
+    if not fixed:
+        turn = _turn(rows, coefficient, start, curvature)
+        full = np.column_stack([design, turn])
+        free = turn - design @ (inverse @ (design.T @ turn))
+        noise = _noise(free, residual, rows.cluster)
+        scale = np.sqrt((full**2).mean(axis=0))
+        scale[scale == 0] = 1.0
+        gram = full.T @ full
+        gram[-1, -1] += noise / _PRIOR_SD**2
+        bread = np.linalg.pinv(gram / np.outer(scale, scale), rcond=1e-12, hermitian=True) / np.outer(scale, scale)
+    influence = _influence(full, bread, residual)
+    if not fixed:
+        error = float(np.sqrt(covariance_of(influence[:, -1:], rows.cluster)[0, 0]))
+    return DoseResponse(
+        coefficient[start : start + size],
+        _at_the_mean(rows, influence[:, start:], coefficient[start:]),
+        "linear" if fixed else "concave",
+        curvature,
+        error,
+        residual,
+        full,
+    )
+
+
+def _fit_quadratic(rows: EdgeDropRows) -> DoseResponse:
+    size = len(rows.edge_types)
+    amount = np.hstack([rows.dropped, rows.dropped**2])
+    design, start = _design(rows, amount)
+    coefficient, inverse = _least_squares(rows, design, start, 2 * size)
+    residual = rows.outcome - design @ coefficient
+    influence = _influence(design, inverse, residual)[:, start:]
+    moved = _at_the_mean(rows, influence, coefficient[start:], 2 * size)
+    return DoseResponse(
+        coefficient[start : start + size], moved[:, :size], "quadratic", float("nan"), float("nan"), residual, design
+    )
+
+
+def _influence(design: Floats, bread: Floats, residual: Floats) -> Floats:
+    """Return n x coefficients: the effect of each viewer on them, with HC1's degrees of freedom."""
+    n, k = design.shape
+    return np.asarray(design @ bread * residual[:, None] * (n * np.sqrt(n / (n - k))))
+
+
+def _at_the_mean(rows: EdgeDropRows, influence: Floats, coefficient: Floats, size: int | None = None) -> Floats:
+    """Add that the average loss is taken at the mean of covariates which are a sample's, not the population's."""
+    size = size or len(rows.edge_types)
+    moved = influence[:, :size].copy()
+    for place, x in enumerate(rows.covariates.T, start=1):
+        moved += x[:, None] * coefficient[place * size : (place + 1) * size]
+    return moved

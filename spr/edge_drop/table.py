@@ -1,0 +1,287 @@
+"""The edge_drop table: what was dropped, of how many edges, and what the viewers did; read as a contract."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from spr.errors import InvalidExperiment, TableError, name_unknown
+from spr.tables import load_table
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from spr.tables import Table
+
+    Floats = NDArray[np.float64]
+
+_NAME = "edge_drop"
+
+
+@dataclass(frozen=True)
+class EdgeDropRows:
+    """The rows of an edge_drop table that an estimate uses: n viewers, T edge types.
+
+    Parameters
+    ----------
+    edge_types : tuple of str
+    metric : str
+        What was read, for people: a column's name, or the weighted sum of several.
+    viewer_id : object[n]
+    dropped : float64[n, T]
+        Share of the viewer's edges whose content was hidden, in [0, 1].
+    edges : float64[n, T]
+        Edges before assignment.
+    downstream_edges : float64[n, T] or None
+        Of these, with a downstream interaction; None where the table does not say.
+    outcome : float64[n]
+        The metric.
+    covariates : float64[n, p]
+        From before the assignment, mean 0: the metric's pre-period first where there is one, then what the caller
+        named; a null is 0 with an indicator column of its own.
+    has_pre : bool
+        Whether the first covariate is the metric's own pre-period.
+    stratum, cluster, segment : int64[n] or None
+        Codes.
+    segment_names : tuple of str
+    notes : tuple of str
+        What was left out, and how many rows or viewers it was.
+    """
+
+    edge_types: tuple[str, ...]
+    metric: str
+    viewer_id: NDArray[np.object_]
+    dropped: Floats
+    edges: Floats
+    downstream_edges: Floats | None
+    outcome: Floats
+    covariates: Floats
+    has_pre: bool
+    stratum: NDArray[np.int64] | None
+    cluster: NDArray[np.int64] | None
+    segment: NDArray[np.int64] | None
+    segment_names: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def n(self) -> int:
+        """How many viewers there are."""
+        return len(self.outcome)
+
+    def take(self, rows: NDArray[np.bool_]) -> EdgeDropRows:
+        """Return some of the rows, the covariates centred anew."""
+        covariates = self.covariates[rows]
+
+        def some(codes: NDArray[np.int64] | None) -> NDArray[np.int64] | None:
+            return None if codes is None else np.unique(codes[rows], return_inverse=True)[1]
+
+        return EdgeDropRows(
+            self.edge_types,
+            self.metric,
+            self.viewer_id[rows],
+            self.dropped[rows],
+            self.edges[rows],
+            None if self.downstream_edges is None else self.downstream_edges[rows],
+            self.outcome[rows],
+            covariates - covariates.mean(axis=0) if len(covariates) else covariates,
+            self.has_pre,
+            some(self.stratum),
+            some(self.cluster),
+            None,
+            (),
+            self.notes,
+        )
+
+
+def read_edge_drop(
+    table: Table,
+    metric: str | Mapping[str, float],
+    *,
+    edge_types: Sequence[str] | None = None,
+    covariates: Sequence[str] = (),
+) -> EdgeDropRows:
+    """Read one row per viewer of an edge-drop experiment.
+
+    Parameters
+    ----------
+    table : DataFrame or path
+        ``viewer_id``; per edge type ``dropped_<t>`` (share in [0, 1]), ``edges_<t>`` (count before assignment) and,
+        optional, ``downstream_edges_<t>``; the metric and, optional, ``pre_<metric>``; optional ``stratum``,
+        ``cluster``, ``segment``.
+    metric : str or mapping of str to float
+        A column, or several with the weights of their sum. The pre-period is combined by the same weights.
+    edge_types : sequence of str, optional
+        Default: each that has a column ``dropped_<t>``.
+    covariates : sequence of str, default ()
+        Further numeric columns from before the assignment that explain the metric.
+
+    Returns
+    -------
+    EdgeDropRows
+        Viewers whose metric is null are left out, and so is an edge type that nobody had or nobody lost; ``notes``
+        says so, with the count.
+
+    Raises
+    ------
+    TableError
+        When a column is missing or a value is not allowed: the rule, the count and the first row.
+    InvalidExperiment
+        When no edge type or fewer than 20 viewers are left.
+
+    Examples
+    --------
+    >>> table = pd.DataFrame({"viewer_id": [f"v{i}" for i in range(40)], "dropped_follow": [0.0, 0.5] * 20,
+    ...     "edges_follow": 10, "likes": range(40)})
+    >>> rows = read_edge_drop(table, "likes")
+    >>> rows.edge_types, rows.n
+    (('follow',), 40)
+    """
+    frame = load_table(table, _NAME).reset_index(drop=True)
+    weights = {metric: 1.0} if isinstance(metric, str) else {name: float(w) for name, w in metric.items()}
+    if not weights or not all(np.isfinite(w) for w in weights.values()):
+        raise InvalidExperiment(f"the metrics have the weights {weights}; allowed: at least one, each finite")
+    found = [str(column).removeprefix("dropped_") for column in frame.columns if str(column).startswith("dropped_")]
+    if not found:
+        raise TableError(f"{_NAME}: no column dropped_<edge type>; found: {', '.join(map(str, frame.columns))}")
+    wanted = tuple(edge_types) if edge_types is not None else tuple(found)
+    for edge_type in wanted:
+        if edge_type not in found:
+            raise TableError(f"{_NAME}: {name_unknown('edge type', edge_type, found)}")
+    needed = ["viewer_id", *weights, *covariates, *(f"edges_{t}" for t in wanted)]
+    missing = [column for column in needed if column not in frame]
+    if missing:
+        raise TableError(f"{_NAME}: column {missing[0]!r} is missing; found: {', '.join(map(str, frame.columns))}")
+    _check_viewers(frame)
+
+    notes: list[str] = []
+    outcome = _weighted(frame, weights)
+    there = ~np.isnan(outcome)
+    if not there.all():
+        notes.append(f"{(~there).sum():,} of {len(there):,} viewers have no {_shown(weights)} and are left out")
+        frame, outcome = frame[there].reset_index(drop=True), outcome[there]
+    if len(frame) < 20:
+        raise InvalidExperiment(f"{_NAME}: {len(frame)} viewers have a metric; at least 20 are needed")
+    dropped = {t: _numbers(frame, f"dropped_{t}", most=1.0) for t in wanted}
+    edges = {t: _numbers(frame, f"edges_{t}", least=0.0) for t in wanted}
+    kept = tuple(t for t in wanted if _can_be_valued(t, dropped[t], edges[t], notes))
+    if not kept:
+        raise InvalidExperiment(f"{_NAME}: no edge type can be valued: {'; '.join(notes)}")
+    downstream = _read_downstream(frame, kept, edges)
+    pre = {f"pre_{name}": w for name, w in weights.items()}
+    has_pre = all(name in frame for name in pre)
+    columns = [_weighted(frame, pre)] if has_pre else []
+    columns += [_numbers(frame, name, null=True) for name in covariates]
+    codes = {name: _codes(frame, name) for name in ("stratum", "cluster", "segment")}
+    return EdgeDropRows(
+        kept,
+        _shown(weights),
+        frame["viewer_id"].to_numpy(dtype=object),
+        np.column_stack([dropped[t] for t in kept]),
+        np.column_stack([edges[t] for t in kept]),
+        downstream,
+        outcome,
+        _centred(columns, len(frame)),
+        has_pre,
+        codes["stratum"][0],
+        codes["cluster"][0],
+        codes["segment"][0],
+        codes["segment"][1],
+        tuple(notes),
+    )
+
+
+def _check_viewers(frame: pd.DataFrame) -> None:
+    viewers = frame["viewer_id"]
+    if viewers.isna().any():
+        raise TableError(f"{_NAME}: viewer_id is null in {viewers.isna().sum():,} of {len(frame):,} rows")
+    again = viewers.duplicated()
+    if again.any():
+        raise TableError(
+            f"{_NAME}: viewer_id is not unique in {again.sum():,} of {len(frame):,} rows; first: "
+            f"viewer_id={viewers[again].iloc[0]!r}"
+        )
+
+
+def _numbers(
+    frame: pd.DataFrame, column: str, *, null: bool = False, least: float = -np.inf, most: float = np.inf
+) -> Floats:
+    try:
+        values = frame[column].to_numpy(dtype=np.float64, na_value=np.nan)
+    except (ValueError, TypeError) as error:
+        raise TableError(f"{_NAME}: {column} is not a number: {error}") from error
+    if most == 1.0:
+        least = 0.0
+    outside = np.isinf(values) | (values < least) | (values > most) | (np.isnan(values) & (not null))
+    if outside.any():
+        first = int(outside.argmax())
+        rule = "is outside [0, 1]" if most == 1.0 else "is negative" if values[first] < least else "is null or infinite"
+        raise TableError(
+            f"{_NAME}: {column} {rule} in {outside.sum():,} of {len(frame):,} rows; first: "
+            f"viewer_id={frame['viewer_id'].iloc[first]!r}, {column}={values[first]:g}"
+        )
+    return values
+
+
+def _weighted(frame: pd.DataFrame, weights: Mapping[str, float]) -> Floats:
+    total = np.zeros(len(frame))
+    for column, weight in weights.items():
+        total += weight * _numbers(frame, column, null=True)
+    return total
+
+
+def _can_be_valued(edge_type: str, dropped: Floats, edges: Floats, notes: list[str]) -> bool:
+    lost = (dropped > 0) & (edges > 0)
+    if not edges.any():
+        notes.append(f"{edge_type} is left out: none of {len(edges):,} viewers had an edge of it")
+    elif not lost.any():
+        notes.append(f"{edge_type} is left out: none of {len(edges):,} viewers lost an edge of it")
+    elif not (dropped[edges > 0] == 0).any():
+        notes.append(f"{edge_type} is left out: all of {len(edges):,} viewers lost edges of it, none is a control")
+    else:
+        return True
+    return False
+
+
+def _read_downstream(frame: pd.DataFrame, kept: tuple[str, ...], edges: Mapping[str, Floats]) -> Floats | None:
+    if not all(f"downstream_edges_{t}" in frame for t in kept):
+        return None
+    for t in kept:
+        above = _numbers(frame, f"downstream_edges_{t}", least=0.0) > edges[t]
+        if above.any():
+            raise TableError(
+                f"{_NAME}: downstream_edges_{t} is more than edges_{t} in {above.sum():,} of {len(frame):,} rows; "
+                f"first: viewer_id={frame['viewer_id'].iloc[int(above.argmax())]!r}"
+            )
+    return np.column_stack([_numbers(frame, f"downstream_edges_{t}") for t in kept])
+
+
+def _centred(columns: Sequence[Floats], n: int) -> Floats:
+    made = []
+    for values in columns:
+        unknown = np.isnan(values)
+        filled = np.where(unknown, np.nanmean(values) if not unknown.all() else 0.0, values)
+        made += [filled] if not unknown.any() else [filled, unknown.astype(np.float64)]
+    if not made:
+        return np.empty((n, 0))
+    matrix = np.column_stack(made)
+    return np.asarray(matrix - matrix.mean(axis=0))
+
+
+def _codes(frame: pd.DataFrame, name: str) -> tuple[NDArray[np.int64] | None, tuple[str, ...]]:
+    if name not in frame:
+        return None, ()
+    if frame[name].isna().any():
+        raise TableError(f"{_NAME}: {name} is null in {frame[name].isna().sum():,} of {len(frame):,} rows")
+    codes, names = pd.factorize(frame[name], sort=True)
+    return codes.astype(np.int64), tuple(str(value) for value in names)
+
+
+def _shown(weights: Mapping[str, float]) -> str:
+    if list(weights.values()) == [1.0]:
+        return next(iter(weights))
+    return " + ".join(f"{weight:g} {name}" for name, weight in weights.items())
