@@ -1,4 +1,4 @@
-"""Hillstrom's e-mail experiment (64,000 people, two e-mails and a control) through the estimator of edge-drop experiments.
+"""Hillstrom's e-mail experiment (64,000 people, two e-mails and a control), through the edge-drop estimator.
 
 ``python -m simulations.hillstrom FILE.csv``, where the user has the file: it is not shipped.
 """
@@ -57,7 +57,7 @@ def read_hillstrom(path: str | Path) -> pd.DataFrame:
     unknown = ~people["segment"].isin([*ARMS, CONTROL])
     if unknown.any():
         raise TableError(
-            f"hillstrom: segment is none of {', '.join([*ARMS, CONTROL])} in {unknown.sum():,} of {len(people):,} rows; "
+            f"hillstrom: segment is not {', '.join([*ARMS, CONTROL])} in {unknown.sum():,} of {len(people):,} rows, "
             f"first: {people.loc[unknown, 'segment'].iloc[0]!r}"
         )
     table = people[[*COVARIATES, *METRICS]].assign(
