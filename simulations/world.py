@@ -1,4 +1,4 @@
-"""A made network whose truth is known: viewers, entities, page views and how they came about."""
+"""A made network whose truth is known: viewers, entities, page views, and what would have happened."""
 
 from __future__ import annotations
 
@@ -10,39 +10,35 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit
 
+from simulations.behaviour import COHORT_SIZE, ENTITY_TYPES, KINDS, MAX_COHORTS, Behaviour
+from simulations.page_views import LOG_START, names
+from simulations.policies import PartlyShuffled, Production
 from simulations.response_curves import CURVES
+from simulations.run import Run, poisson, simulate
 from simulations.truth import WorldTruth
-from spr.errors import InvalidModelInput
+from spr.errors import InvalidModelInput, TableError, UnknownEntityType, name_unknown
+from spr.progress import ignore
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Sequence
 
     import numpy.typing as npt
+
+    from simulations.policies import Policy
+    from spr.progress import Progress
 
     Floats = npt.NDArray[np.float64]
     Integers = npt.NDArray[np.int64]
 
-ENTITY_TYPES = tuple(CURVES)
-EDGE_TYPES = ("connection", "follow", "subscribe")
 MEMBER_TYPES = ("people", "member_follow")  # entities of these types are viewers themselves
-COHORT_KINDS = {
-    f"{entity_type}-{chosen_by}": entity_type
-    for entity_type in ENTITY_TYPES
-    for chosen_by in ("taste", "popular", "any")
-}
-COHORT_SIZE = 6
-MAX_COHORTS = 12
 MIN_COHORTS = 8
 LABEL_WINDOW = pd.Timedelta(days=10)  # 3 days for the response + 7 for the downstream interaction, as in the config
 
 _INDUSTRIES = ("software", "health", "finance", "education", "design", "manufacturing")
 _LATENT = 8
-_CANDIDATES = 2 * COHORT_SIZE + 1  # one to spare: the viewer is no candidate on their own page
-_TOPICS = 20
 _EDGES_PER_TYPE = 6.0
-_UNSCORABLE = 0.01
 _DOWNSTREAM_LOG_ODDS = (-0.2, -1.2, -0.8, -0.4, -1.6, 0.2, -1.0)  # by entity type
-_LOG_START = pd.Timestamp("2026-01-01", tz="UTC")
+_EDGE_TYPES = ("connection", "follow", "subscribe")
 
 
 @dataclass(frozen=True)
@@ -56,11 +52,15 @@ class WorldTables:
 
 
 class World:
-    """A made network of seven entity types and three edge types, whose every probability is known.
+    """A made network of seven entity types that answers what would have happened.
 
     Viewers have a latent intent per entity type, which moves P(downstream | response) and is no feature, so
     that only a per-viewer effect can learn it. Activity is heavy-tailed. Seven first-pass rankers score on
-    seven different scales; what a raw score is worth is ``world.truth``.
+    seven different scales; what a raw score is worth is ``world.truth``. Edges that form on a page bring content to
+    later sessions, each further edge of a type less than the one before.
+
+    Every draw belongs to a request, a cohort or an entity and none to a position or a policy: two runs that differ in
+    one intervention (a policy, factors, a guarantee, dropped edges, an entity type that is not there) are paired.
 
     Parameters
     ----------
@@ -70,11 +70,15 @@ class World:
         Same arguments and seed, same tables.
     n_entities : int, default 300
         Of each entity type that is not a member; at least 20.
+    behaviour : Behaviour, optional
+        What edges bring, how pages are read, how types compete.
+    cohorts_per_page : (int, int), default (8, 12)
+        Fewest and most; 12 at most.
 
     Raises
     ------
     InvalidModelInput
-        When there are too few viewers or entities to fill a cohort.
+        When there are too few viewers or entities to fill a cohort, or pages that cannot be.
 
     Examples
     --------
@@ -84,52 +88,74 @@ class World:
     ['company', 'event', 'group', 'hashtag', 'member_follow', 'newsletter', 'people']
     >>> world.truth.downstream_probability.shape
     (100, 7)
+
+    What would a policy that knows the truth have gained?
+
+    >>> from simulations.policies import ExpectedGain, Production
+    >>> better, now = (world.run(500, policy=policy) for policy in (ExpectedGain(), Production()))
+    >>> print((better.totals["expected_downstream"] / now.totals["expected_downstream"]).round(1))
+    1.2
     """
 
-    def __init__(self, n_viewers: int = 2000, *, seed: int = 0, n_entities: int = 300) -> None:
+    def __init__(
+        self,
+        n_viewers: int = 2000,
+        *,
+        seed: int = 0,
+        n_entities: int = 300,
+        behaviour: Behaviour | None = None,
+        cohorts_per_page: tuple[int, int] = (MIN_COHORTS, MAX_COHORTS),
+    ) -> None:
         for name, count in (("n_viewers", n_viewers), ("n_entities", n_entities)):
             if count < 20:
                 raise InvalidModelInput(f"World: {name} is {count}; at least 20 are needed to fill cohorts.")
+        if not 1 <= cohorts_per_page[0] <= cohorts_per_page[1] <= MAX_COHORTS:
+            raise InvalidModelInput(f"World: cohorts_per_page is {cohorts_per_page}; allowed: 1 to {MAX_COHORTS}")
         self.n_viewers = n_viewers
         self.seed = seed
         self.n_entities = n_entities
+        self.behaviour = behaviour or Behaviour()
+        self.cohorts_per_page = cohorts_per_page
         rng = np.random.default_rng([seed, 0])
-        self._viewer_ids = _names(f"v{number:06d}" for number in range(n_viewers))
-        self._taste = rng.standard_normal((n_viewers, _LATENT))
-        self._activity = np.minimum(rng.pareto(1.3, n_viewers) + 0.15, 15.0)
-        edge_intent = rng.standard_normal((n_viewers, len(EDGE_TYPES)))
+        self.viewer_ids = names(f"v{number:06d}" for number in range(n_viewers))
+        self.taste = rng.standard_normal((n_viewers, _LATENT))
+        self.activity: Floats = np.minimum(rng.pareto(1.3, n_viewers) + 0.15, 15.0)
+        edge_intent = rng.standard_normal((n_viewers, len(_EDGE_TYPES)))
         type_intent = rng.standard_normal((n_viewers, len(ENTITY_TYPES)))
-        edge_of_type = [EDGE_TYPES.index(CURVES[entity_type].edge_type) for entity_type in ENTITY_TYPES]
-        self._intent: Floats = 1.0 * edge_intent[:, edge_of_type] + 1.2 * type_intent
+        edge_of_type = [_EDGE_TYPES.index(CURVES[entity_type].edge_type) for entity_type in ENTITY_TYPES]
+        self.intent: Floats = 1.0 * edge_intent[:, edge_of_type] + 1.2 * type_intent
         self._industry = rng.integers(len(_INDUSTRIES), size=n_viewers)
         self._is_creator = rng.random(n_viewers) < 0.2
         self._tenure_days = rng.gamma(1.5, 600.0, n_viewers)
         self._industry_taste = rng.normal(0.0, 0.4, (len(_INDUSTRIES), len(ENTITY_TYPES)))
         n_of_type = [n_viewers if t in MEMBER_TYPES else n_entities for t in ENTITY_TYPES]
-        self._n_of_type = np.array(n_of_type)
-        self._first_of_type = np.concatenate([[0], np.cumsum(n_of_type)])[:-1]
-        self._quality = rng.standard_normal(sum(n_of_type))
-        self._entity_taste = rng.standard_normal((sum(n_of_type), _LATENT))
+        self.n_of_type = np.array(n_of_type)
+        self.first_of_type = np.concatenate([[0], np.cumsum(n_of_type)])[:-1]
+        self.member_codes = [ENTITY_TYPES.index(t) for t in MEMBER_TYPES]
+        self.quality = rng.standard_normal(sum(n_of_type))
+        self.entity_taste = rng.standard_normal((sum(n_of_type), _LATENT))
         self._viewer_noise = rng.standard_normal((n_viewers, _LATENT))
         self._entity_noise = rng.standard_normal(sum(n_of_type))
         self._created_days = rng.exponential(400.0, sum(n_of_type))
+        self.sociability: Floats = np.random.default_rng([seed, 3, 1]).lognormal(0.0, 0.5, n_viewers)
 
     @cached_property
     def truth(self) -> WorldTruth:
-        """What is known about this world: response curves, downstream probabilities, examination."""
+        """What is known about this world: response curves, probabilities, examination, what edges are worth."""
         newcomer = np.exp(-self._tenure_days / 300.0)
         log_odds = (
             np.array(_DOWNSTREAM_LOG_ODDS)
             + self._industry_taste[self._industry]
             + np.outer(newcomer, np.linspace(1.5, -1.5, len(ENTITY_TYPES)))
             + np.outer(self._is_creator, np.linspace(-0.8, 0.8, len(ENTITY_TYPES)))
-            + self._intent
+            + self.intent
         )
-        index = pd.Index(self._viewer_ids, name="viewer_id")
+        index = pd.Index(self.viewer_ids, name="viewer_id")
         return WorldTruth(
             downstream_probability=pd.DataFrame(expit(log_odds), index=index, columns=list(ENTITY_TYPES)),
             position_examination=1.0 / np.sqrt(1.0 + np.arange(MAX_COHORTS)),
             slot_examination=np.power(0.9, np.arange(COHORT_SIZE)),
+            world=self,
         )
 
     @cached_property
@@ -137,12 +163,12 @@ class World:
         """One row per viewer: numeric, boolean and categorical features, a noisy embedding of the taste."""
         return pd.DataFrame(
             {
-                "viewer_id": self._viewer_ids,
+                "viewer_id": self.viewer_ids,
                 "tenure_days": self._tenure_days,
-                "sessions_per_week": self._activity,
+                "sessions_per_week": self.activity,
                 "is_creator": self._is_creator,
-                "industry": _names(_INDUSTRIES)[self._industry],
-                "embedding": (self._taste + 0.5 * self._viewer_noise).round(4).tolist(),
+                "industry": names(_INDUSTRIES)[self._industry],
+                "embedding": (self.taste + 0.5 * self._viewer_noise).round(4).tolist(),
             }
         )
 
@@ -151,43 +177,86 @@ class World:
         """One row per entity: noisy popularity, age and taste embedding."""
         return pd.DataFrame(
             {
-                "entity_type": np.repeat(_names(ENTITY_TYPES), self._n_of_type),
-                "entity_id": self._entity_ids,
-                "popularity": np.exp(self._quality + 0.5 * self._entity_noise),
-                "created_at": _LOG_START - pd.to_timedelta(self._created_days.round(3), unit="D"),
-                "embedding": self._entity_taste.round(4).tolist(),
+                "entity_type": np.repeat(names(ENTITY_TYPES), self.n_of_type),
+                "entity_id": self.entity_ids,
+                "popularity": np.exp(self.quality + 0.5 * self._entity_noise),
+                "created_at": LOG_START - pd.to_timedelta(self._created_days.round(3), unit="D"),
+                "embedding": self.entity_taste.round(4).tolist(),
             }
         )
 
     @cached_property
-    def edges(self) -> pd.DataFrame:
-        """The edges that stand when the log starts: more for active viewers, more of what they are after."""
+    def entity_ids(self) -> npt.NDArray[np.object_]:
+        """Ids of the entities of all types, one type after the other."""
+        made = {t: names(f"{t}-{number:04d}" for number in range(self.n_entities)) for t in ENTITY_TYPES}
+        return np.concatenate([self.viewer_ids if t in MEMBER_TYPES else made[t] for t in ENTITY_TYPES])
+
+    @cached_property
+    def edge_pairs(self) -> tuple[tuple[Integers, Integers], ...]:
+        """Viewer and number of the entity of each edge that stands when the log starts, by entity type."""
         rng = np.random.default_rng([self.seed, 1])
-        parts = []
+        made = []
         for code, entity_type in enumerate(ENTITY_TYPES):
-            pull = np.sqrt(self._activity) * np.exp(0.5 * self._intent[:, code])
+            pull = np.sqrt(self.activity) * np.exp(0.5 * self.intent[:, code])
             degree = rng.poisson(_EDGES_PER_TYPE * pull / pull.mean())
             viewer = np.repeat(np.arange(self.n_viewers), degree)
-            drawn = rng.integers(self._n_of_type[code], size=(len(viewer), 3))
-            fit = self._relevance(viewer[:, None], code, self._first_of_type[code] + drawn)
+            drawn = rng.integers(self.n_of_type[code], size=(len(viewer), 3))
+            fit = self.relevance(viewer[:, None], code, self.first_of_type[code] + drawn)
             entity = drawn[np.arange(len(viewer)), fit.argmax(axis=1)]
-            pairs = pd.DataFrame({"viewer": viewer, "entity": entity}).drop_duplicates()
             if entity_type in MEMBER_TYPES:
-                pairs = pairs.loc[pairs["viewer"] != pairs["entity"]]
+                other = viewer != entity
+                viewer, entity = viewer[other], entity[other]
             if entity_type == "people":  # a connection is mutual
-                mirrored = pairs.rename(columns={"viewer": "entity", "entity": "viewer"})
-                pairs = pd.concat([pairs, mirrored]).drop_duplicates()
-            parts.append(
-                pd.DataFrame(
-                    {
-                        "viewer_id": self._viewer_ids[pairs["viewer"]],
-                        "edge_type": CURVES[entity_type].edge_type,
-                        "entity_type": entity_type,
-                        "entity_id": self._entity_ids[self._first_of_type[code] + pairs["entity"]],
-                    }
-                )
+                viewer, entity = np.concatenate([viewer, entity]), np.concatenate([entity, viewer])
+            first = np.unique(viewer * int(self.n_of_type[code]) + entity, return_index=True)[1]
+            first.sort()
+            made.append((viewer[first], entity[first]))
+        return tuple(made)
+
+    @cached_property
+    def edges(self) -> pd.DataFrame:
+        """The edges that stand when the log starts: more for active viewers, more of what they are after."""
+        parts = [
+            pd.DataFrame(
+                {
+                    "viewer_id": self.viewer_ids[viewer],
+                    "edge_type": self.behaviour.edge_type_of[entity_type],
+                    "entity_type": entity_type,
+                    "entity_id": self.entity_ids[self.first_of_type[code] + entity],
+                }
             )
+            for code, (entity_type, (viewer, entity)) in enumerate(zip(ENTITY_TYPES, self.edge_pairs, strict=True))
+        ]
         return pd.concat(parts, ignore_index=True)
+
+    @cached_property
+    def edge_counts(self) -> Floats:
+        """Edges of each viewer and edge type when the log starts, float64[V, T]."""
+        return self._of_edge_types(self._degrees)
+
+    @cached_property
+    def engaged_counts(self) -> Floats:
+        """Of these, edges with a downstream interaction: by P(downstream | response) of its viewer, float64[V, T]."""
+        rng = np.random.default_rng([self.seed, 3, 2])
+        return self._of_edge_types(rng.binomial(self._degrees, self.truth.downstream_probability.to_numpy()))
+
+    @cached_property
+    def _degrees(self) -> Integers:
+        return np.column_stack([np.bincount(viewer, minlength=self.n_viewers) for viewer, _ in self.edge_pairs])
+
+    def _of_edge_types(self, counts: Integers) -> Floats:
+        summed = np.zeros((self.n_viewers, len(self.behaviour.edge_types)))
+        for place, code in enumerate(self.behaviour.edge_code):
+            summed[:, code] += counts[:, place]
+        return summed
+
+    def relevance(self, viewer: Integers, entity_type: Integers | int, entity: Integers) -> Floats:
+        """Return how well entities suit viewers, about standard normal; the arguments broadcast."""
+        taste: Floats = np.einsum("...i,...i->...", self.taste[viewer], self.entity_taste[entity])
+        taste /= np.sqrt(_LATENT)
+        relevance: Floats = 0.75 * taste + 0.55 * self.quality[entity]
+        relevance += 0.1 * self.intent[viewer, entity_type]
+        return relevance
 
     def tables(
         self, n_requests: int, *, random_share: float = 0.5, snapshot: pd.Timestamp | None = None
@@ -227,126 +296,182 @@ class World:
                 f"World.impressions: n_requests is {n_requests} and random_share {random_share}; "
                 "at least one request and a share in [0, 1] are needed."
             )
-        rng = np.random.default_rng([self.seed, 2])
-        chance = self._activity / self._activity.sum()
-        request_viewer = rng.choice(self.n_viewers, size=n_requests, p=chance)
-        at = _LOG_START + pd.to_timedelta(np.sort(rng.integers(30 * 86_400, size=n_requests)), unit="s")
-        is_random = rng.random(n_requests) < random_share
-
-        request, kind = self._draw_cohorts(rng, n_requests)
-        entity_type = np.array([ENTITY_TYPES.index(t) for t in COHORT_KINDS.values()])[kind]
-        viewer = request_viewer[request]
-        entity = self._draw_entities(rng, viewer, kind, entity_type)
-        raw_score = self._score(viewer, entity_type, entity)
-        scorable = np.where(rng.random(entity.shape) < _UNSCORABLE, np.nan, raw_score)
-        by_slot = np.argsort(-scorable, axis=1, kind="stable")  # NaN sorts last
-        entity, raw_score, scorable = (np.take_along_axis(a, by_slot, axis=1) for a in (entity, raw_score, scorable))
-        position = _place(rng, request, is_random[request], np.nanmean(scorable, axis=1))
-        response, downstream = self._behave(rng, viewer, entity_type, position, raw_score)
-
-        n_cohorts = np.bincount(request)
-        topic = rng.integers(_TOPICS, size=len(kind))
-        cohort_names = _names(f"{kind}:{topic}" for kind in COHORT_KINDS for topic in range(_TOPICS))
-        request_names = _names(f"r{number:07d}" for number in range(n_requests))
-        row = np.repeat(np.arange(len(kind)), COHORT_SIZE)
-        table = pd.DataFrame(
-            {
-                "request_id": request_names[request[row]],
-                "at": at[request[row]],
-                "viewer_id": self._viewer_ids[viewer[row]],
-                "policy": _names(["production", "random"])[is_random[request[row]].astype(np.int64)],
-                "cohort_id": cohort_names[(kind * _TOPICS + topic)[row]],
-                "cohort_kind": _names(COHORT_KINDS)[kind[row]],
-                "entity_type": _names(ENTITY_TYPES)[entity_type[row]],
-                "position": position[row],
-                "slot": np.tile(np.arange(COHORT_SIZE), len(kind)),
-                "entity_id": self._entity_ids[entity.ravel()],
-                "ranker_version": _names(f"{t}-1" for t in ENTITY_TYPES)[entity_type[row]],
-                "raw_score": scorable.ravel(),
-                "response": response.ravel().astype(np.float64),
-                "downstream": downstream.ravel().astype(np.float64),
-                "propensity": np.where(is_random[request], 1.0 / n_cohorts[request], np.nan)[row],
-            }
-        )
+        chunks: list[pd.DataFrame] = []
+        self.run(n_requests, policy=PartlyShuffled(Production(), random_share), log=chunks.append)
+        table = chunks[0] if len(chunks) == 1 else pd.concat(chunks, ignore_index=True)
         if snapshot is not None:
             table.loc[table["at"] + LABEL_WINDOW > snapshot, ["response", "downstream"]] = np.nan
         return table
 
-    @cached_property
-    def _entity_ids(self) -> npt.NDArray[np.object_]:
-        made = {t: _names(f"{t}-{number:04d}" for number in range(self.n_entities)) for t in ENTITY_TYPES}
-        return np.concatenate([self._viewer_ids if t in MEMBER_TYPES else made[t] for t in ENTITY_TYPES])
-
-    def _relevance(self, viewer: Integers, entity_type: Integers | int, entity: Integers) -> Floats:
-        taste: Floats = np.einsum("...i,...i->...", self._taste[viewer], self._entity_taste[entity])
-        taste /= np.sqrt(_LATENT)
-        relevance: Floats = 0.75 * taste + 0.55 * self._quality[entity]
-        relevance += 0.1 * self._intent[viewer, entity_type]
-        return relevance
-
-    def _draw_cohorts(self, rng: np.random.Generator, n_requests: int) -> tuple[Integers, Integers]:
-        shuffled = rng.random((n_requests, len(COHORT_KINDS))).argsort(axis=1)[:, :MAX_COHORTS]
-        n_cohorts = rng.integers(MIN_COHORTS, MAX_COHORTS + 1, size=n_requests)
-        shown = np.arange(MAX_COHORTS) < n_cohorts[:, None]
-        return np.repeat(np.arange(n_requests), n_cohorts), shuffled[shown]
-
-    def _draw_entities(
-        self, rng: np.random.Generator, viewer: Integers, kind: Integers, entity_type: Integers
-    ) -> Integers:
-        """Take for each cohort the best six of thirteen distinct candidates, by what its kind looks at."""
-        size = self._n_of_type[entity_type][:, None]
-        shape = (len(kind), _CANDIDATES)
-        steps = 1 + (rng.random(shape) * ((size - 1) // _CANDIDATES)).astype(np.int64)  # steps > 0: all distinct
-        number = (rng.integers(size) + steps.cumsum(axis=1)) % size
-        candidate = self._first_of_type[entity_type][:, None] + number
-        is_member = np.isin(entity_type, [ENTITY_TYPES.index(t) for t in MEMBER_TYPES])[:, None]
-        chosen_by = kind[:, None] % 3  # taste, popular, any: the order of COHORT_KINDS
-        taste = np.einsum("ci,cji->cj", self._taste[viewer], self._entity_taste[candidate])
-        merit = np.select([chosen_by == 0, chosen_by == 1], [taste, self._quality[candidate]], rng.random(shape))
-        merit[is_member & (number == viewer[:, None])] = -np.inf
-        best = np.argsort(-merit, axis=1)[:, :COHORT_SIZE]
-        return np.take_along_axis(candidate, best, axis=1)
-
-    def _score(self, viewer: Integers, entity_type: Integers, entity: Integers) -> Floats:
-        relevance = self._relevance(viewer[:, None], entity_type[:, None], entity)
-        raw_score = np.empty_like(relevance)
-        for code, curve in enumerate(CURVES.values()):
-            of_type = entity_type == code
-            raw_score[of_type] = curve.raw_score(relevance[of_type])
-        return raw_score
-
-    def _behave(
+    def run(
         self,
-        rng: np.random.Generator,
-        viewer: Integers,
-        entity_type: Integers,
-        position: Integers,
-        raw_score: Floats,
-    ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-        """Draw examination, response and downstream; an unscorable entity responds by its lost score."""
-        truth = self.truth
-        wants = np.empty_like(raw_score)
-        for code, curve in enumerate(CURVES.values()):
-            of_type = entity_type == code
-            wants[of_type] = curve.response_probability(raw_score[of_type])
-        cohort_examined = rng.random(len(viewer)) < truth.position_examination[position]
-        examined = cohort_examined[:, None] & (rng.random(raw_score.shape) < truth.slot_examination)
-        response = examined & (rng.random(raw_score.shape) < wants)
-        interacts = truth.downstream_probability.to_numpy()[viewer, entity_type][:, None]
-        return response, response & (rng.random(raw_score.shape) < interacts)
+        n_requests: int,
+        *,
+        policy: Policy | None = None,
+        days: int = 30,
+        drop: pd.DataFrame | None = None,
+        without: Sequence[str] = (),
+        after: Run | None = None,
+        log: Callable[[pd.DataFrame], object] | None = None,
+        progress: Progress = ignore,
+    ) -> Run:
+        """Run the network for some days: sessions, pages, edges that form, and what they bring to later sessions.
 
+        Parameters
+        ----------
+        n_requests : int
+            Page views, each a session of its viewer; at least 1.
+        policy : Policy, optional
+            Default: production, with 5 % of the requests shuffled; see :mod:`simulations.policies`.
+        days : int, default 30
+            Over which the sessions are spread; at least 1.
+        drop : DataFrame, optional
+            viewer_id and ``dropped_<edge type>`` in [0, 1]: the share of the viewer's edges whose content is hidden;
+            0 for a viewer or type that is not there.
+        without : sequence of str, default ()
+            Entity types that are not there (yet): their cohorts are left off the pages.
+        after : Run, optional
+            A run of this world that this one goes on from: its edges stay, time goes on.
+        log : callable, optional
+            Receives the impressions table of each chunk of at most 50,000 page views; default: no table is made.
+        progress : callable, optional
+            See :mod:`spr.progress`.
 
-def _place(
-    rng: np.random.Generator, request: Integers, is_random: npt.NDArray[np.bool_], mean_raw_score: Floats
-) -> Integers:
-    """Return the position of each cohort: a full shuffle, or by the mean raw score."""
-    key = np.where(is_random, rng.random(len(request)), -mean_raw_score)
-    order = np.lexsort((key, request))
-    first = np.searchsorted(request, request)
-    position = np.empty_like(request)
-    position[order] = np.arange(len(request)) - first
-    return position
+        Returns
+        -------
+        Run
 
+        Raises
+        ------
+        InvalidModelInput, UnknownEntityType, TableError
+            When a number, a name or a share is not allowed.
 
-def _names(names: Iterable[str]) -> npt.NDArray[np.object_]:
-    return np.array(list(names), dtype=object)
+        Examples
+        --------
+        >>> world = World(n_viewers=200, seed=1)
+        >>> drop = pd.DataFrame({"viewer_id": world.viewers["viewer_id"], "dropped_connection": 0.5})
+        >>> lost = world.run(600).totals - world.run(600, drop=drop).totals
+        >>> lost[["expected_engagement", "formed"]].round().tolist()
+        [165.0, 0.0]
+        """
+        if n_requests < 1 or days < 1:
+            raise InvalidModelInput(f"World.run: {n_requests} requests over {days} days; at least 1 of each is needed")
+        for name in without:
+            if name not in ENTITY_TYPES:
+                raise UnknownEntityType(name_unknown("entity type", name, ENTITY_TYPES, "World.run"))
+        if after is not None and after.world is not self:
+            raise InvalidModelInput("World.run: `after` is a run of another world")
+        return simulate(
+            self,
+            n_requests,
+            policy=policy or PartlyShuffled(Production()),
+            days=days,
+            drop=self._dropped(drop),
+            without=tuple(without),
+            after=after,
+            log=log,
+            progress=progress,
+        )
+
+    def edge_drop(
+        self, assignment: pd.DataFrame, *, days: int = 28, pre_days: int = 28, rng: np.random.Generator | int
+    ) -> pd.DataFrame:
+        """Run an edge-drop experiment: what the viewers did before, and while a share of their edges was hidden.
+
+        No page is shown, and so no edge forms; otherwise sessions and engagement are those of :meth:`run`.
+
+        Parameters
+        ----------
+        assignment : DataFrame
+            viewer_id and ``dropped_<edge type>`` in [0, 1]; further columns (stratum, cluster, segment) are kept.
+        days, pre_days : int, default 28
+            Length of the experiment and of the period before it.
+        rng : Generator or int
+            The same, the same viewers in the same mood, whatever the assignment.
+
+        Returns
+        -------
+        DataFrame
+            The edge_drop table: the assignment, edges_<t>, downstream_edges_<t>, and for sessions, likes, comments,
+            reshares and engagement (their sum) ``pre_<metric>`` and ``<metric>``.
+
+        Raises
+        ------
+        TableError
+            When a viewer is unknown or a share not allowed.
+
+        Examples
+        --------
+        >>> world = World(n_viewers=100, seed=1)
+        >>> drop = pd.DataFrame({"viewer_id": world.viewers["viewer_id"], "dropped_follow": 0.25})
+        >>> world.edge_drop(drop, rng=1)[["edges_follow", "pre_engagement", "engagement"]].shape
+        (100, 3)
+        """
+        rng, behaviour = np.random.default_rng(rng), self.behaviour
+        drop, who = self._dropped(assignment), self._numbers(assignment)
+        columns: dict[str, object] = {str(c): assignment[c].to_numpy() for c in assignment.columns}
+        for place, t in enumerate(behaviour.edge_types):
+            columns[f"dropped_{t}"] = drop[who, place]
+            columns[f"edges_{t}"] = self.edge_counts[who, place].astype(np.int64)
+            columns[f"downstream_edges_{t}"] = self.engaged_counts[who, place].astype(np.int64)
+        hidden = self.spillover_factor(drop, self.engaged_counts)[who]
+        for prefix, length, dose, factor in (("pre_", pre_days, 0.0, 1.0), ("", days, drop[who], hidden)):
+            expected = self.activity[who] * length / 7
+            if behaviour.activity_noise > 0:
+                shape = behaviour.activity_noise**-2
+                expected = expected * rng.gamma(shape, 1.0 / shape, len(who))
+            sessions = poisson(rng.random(len(who)), expected)
+            brought = behaviour.first_edge_engagement * behaviour.content(self.engaged_counts[who] * (1.0 - dose))
+            by_type = np.column_stack([brought, np.full(len(who), behaviour.base_engagement)])
+            rate = (sessions * self.sociability[who] * factor)[:, None] * (by_type @ behaviour.kind_shares)
+            engagement = poisson(rng.random((len(who), len(KINDS))), rate)
+            columns[f"{prefix}sessions"] = sessions
+            columns |= {f"{prefix}{kind}": engagement[:, place] for place, kind in enumerate(KINDS)}
+            columns[f"{prefix}engagement"] = engagement.sum(axis=1)
+        return pd.DataFrame(columns)
+
+    def spillover_factor(self, drop: Floats, engaged: Floats) -> Floats:
+        """Return what is left of each viewer's engagement where its connections lost some of theirs, float64[V]."""
+        behaviour = self.behaviour
+        if behaviour.spillover == 0 or not drop.any():
+            return np.ones(self.n_viewers)
+        weight = behaviour.first_edge_engagement
+        full = behaviour.content(engaged) @ weight
+        loss = (full - behaviour.content(engaged * (1.0 - drop)) @ weight) / (behaviour.base_engagement + full)
+        viewer, other = self.edge_pairs[ENTITY_TYPES.index("people")]
+        total = np.bincount(viewer, loss[other], self.n_viewers)
+        return np.asarray(
+            1.0 - behaviour.spillover * total / np.maximum(np.bincount(viewer, minlength=self.n_viewers), 1)
+        )
+
+    @cached_property
+    def _viewer_index(self) -> pd.Index:
+        return pd.Index(self.viewer_ids)
+
+    def _numbers(self, assignment: pd.DataFrame) -> Integers:
+        if "viewer_id" not in assignment:
+            raise TableError(f"assignment: column 'viewer_id' is missing; found: {', '.join(map(str, assignment))}")
+        numbers = self._viewer_index.get_indexer(pd.Index(assignment["viewer_id"]))
+        if (numbers < 0).any():
+            first = assignment["viewer_id"].iloc[int((numbers < 0).argmax())]
+            raise TableError(f"assignment: {(numbers < 0).sum():,} viewers are not of this world; first: {first!r}")
+        return numbers
+
+    def _dropped(self, assignment: pd.DataFrame | None) -> Floats:
+        """Return the dropped shares of all viewers, float64[V, T]."""
+        types = self.behaviour.edge_types
+        dropped = np.zeros((self.n_viewers, len(types)))
+        if assignment is None:
+            return dropped
+        numbers = self._numbers(assignment)
+        for column in [str(c) for c in assignment.columns if str(c).startswith("dropped_")]:
+            edge_type = column.removeprefix("dropped_")
+            if edge_type not in types:
+                raise TableError(f"assignment: {name_unknown('edge type', edge_type, types)}")
+            share = assignment[column].to_numpy(dtype=np.float64)
+            if not ((share >= 0) & (share <= 1)).all():
+                raise TableError(
+                    f"assignment: {column} is outside [0, 1] or null in {(~((share >= 0) & (share <= 1))).sum():,} rows"
+                )
+            dropped[numbers, types.index(edge_type)] = share
+        return dropped

@@ -6,11 +6,13 @@ edge, their ratios with intervals, and what is served.
 
 from __future__ import annotations
 
+from spr.edge_drop.experiment import EdgeDropExperiment
 from spr.edge_drop.factors import FactorEstimates
 from spr.edge_drop.segments import SegmentFactors, estimate_segment_factors
 from spr.edge_drop.values import EdgeValues, Per, estimate_edge_values
 
 __all__ = [
+    "EdgeDropExperiment",
     "EdgeValues",
     "FactorEstimates",
     "Per",

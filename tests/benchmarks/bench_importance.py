@@ -1,0 +1,210 @@
+"""Importance factors held against the truth of a made network: bias, coverage, variance beside one arm per type, value.
+
+``python tests/benchmarks/bench_importance.py [experiments]``: 200 by default, as in CI; the figures of the closing note
+are of 2,000. Every line is of fixed seeds; the Monte-Carlo error stands beside each share.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor
+from functools import cache, partial
+
+import numpy as np
+import pandas as pd
+
+from simulations import Behaviour, EdgeDropExperiment, World
+from simulations.policies import ExpectedGain
+from simulations.response_curves import CURVES
+from spr.edge_drop import estimate_edge_values
+from spr.edge_drop.dose_response import fit_dose_response
+from spr.edge_drop.table import read_edge_drop
+from spr.reorder import ImportanceFactors
+
+METRIC = "engagement"
+POPULATION = 300_000
+VIEWERS = 10_000  # of one experiment: 3 % of the population, so that the population's truth is the target
+DAYS = 28
+REFERENCE = {3: "follow", 7: "people"}
+
+
+@cache
+def world(n_types: int) -> World:
+    """A network of three edge types, or of one for each of the seven entity types."""
+    if n_types == 3:
+        return World(POPULATION, seed=5)
+    per_edge = dict(zip(CURVES, (0.10, 0.05, 0.06, 0.07, 0.09, 0.08, 0.06), strict=True))
+    return World(
+        POPULATION, seed=5, behaviour=Behaviour(edge_type_of={t: t for t in CURVES}, engagement_per_edge=per_edge)
+    )
+
+
+def edge_types(n_types: int) -> tuple[str, ...]:
+    return ("connection", "follow", "subscribe") if n_types == 3 else tuple(CURVES)
+
+
+def true_factors(n_types: int) -> pd.Series:
+    return world(n_types).truth.edge_values(reference=REFERENCE[n_types])["factor_per_downstream_edge"]
+
+
+def table_of(number: int, n_types: int, design: str = "factorial", *, dropped: bool = True) -> pd.DataFrame:
+    """Run one experiment; ``dropped=False``: assigned, and nothing dropped (A/A)."""
+    rng = np.random.default_rng([11, n_types, number])
+    viewers = world(n_types).viewers[["viewer_id", "sessions_per_week"]]
+    sample = viewers.iloc[np.sort(rng.choice(len(viewers), VIEWERS, replace=False))]
+    experiment = EdgeDropExperiment(edge_types(n_types), salt=f"bench-{number}", design=design)
+    assignment = experiment.assign(sample, stratum="sessions_per_week")
+    named = [f"dropped_{t}" for t in edge_types(n_types)]
+    seen = assignment if dropped else assignment.assign(**dict.fromkeys(named, 0.0))
+    table = world(n_types).edge_drop(seen, days=DAYS, pre_days=DAYS, rng=rng)
+    return table if dropped else table.assign(**{name: assignment[name].to_numpy() for name in named})
+
+
+def forms_of(number: int, n_types: int) -> dict[str, list[float]]:
+    rows = read_edge_drop(table_of(number, n_types), METRIC)
+    return {form: (fit_dose_response(rows, form).loss / rows.edges.mean(axis=0)).tolist() for form in FORMS}
+
+
+FORMS = ("linear", "quadratic", "concave")
+
+
+def covered(number: int, n_types: int) -> dict[str, object]:
+    values = estimate_edge_values(table_of(number, n_types), METRIC)
+    made, truth = values.factors(reference=REFERENCE[n_types]), true_factors(n_types)
+    true = truth[list(values.edge_types)].to_numpy()
+    in_one = (made.interval[:, 0] <= true) & (true <= made.interval[:, 1])
+    in_all = (made.simultaneous[:, 0] <= true) & (true <= made.simultaneous[:, 1])
+    table = values.to_pandas()
+    absolute = world(n_types).truth.edge_values(reference=REFERENCE[n_types])["value_per_edge"] * DAYS / 7
+    in_value = (table["low"] <= absolute) & (absolute <= table["high"])
+    return {
+        "types": values.edge_types,
+        "each": in_one.tolist(),
+        "all": bool(in_all.all()),
+        "value": in_value[list(values.edge_types)].tolist(),
+        "unbounded": bool(np.isinf(made.interval).any()),
+        "shrunk": np.abs(np.log(made.shrunk / true)).tolist(),
+        "raw": np.abs(np.log(np.maximum(made.ratio, 1e-3) / true)).tolist(),
+        "additive": values.additivity_p_value < 0.05,
+    }
+
+
+def rejected(number: int, n_types: int) -> dict[str, object]:
+    """A/A: nothing was dropped; does any value seem to differ from 0?"""
+    from scipy.stats import chi2
+
+    values = estimate_edge_values(table_of(number, n_types, dropped=False), METRIC)
+    value, covariance = values.per("edge")
+    joint = float(value @ np.linalg.solve(covariance, value))
+    return {
+        "each": (np.abs(value) > 1.959964 * np.sqrt(np.diag(covariance))).tolist(),
+        "joint": joint > chi2.isf(0.05, n_types),
+    }
+
+
+def ratios_of(number: int, n_types: int) -> dict[str, object]:
+    """The same viewers in both designs: all types at once and adjusted; one arm per type and raw differences."""
+    both = estimate_edge_values(table_of(number, n_types), METRIC)
+    arms = table_of(number, n_types, "one_arm_per_type").drop(columns=["stratum", f"pre_{METRIC}"])
+    raw = estimate_edge_values(arms, METRIC)
+    return {
+        "factorial": both.factors(reference=REFERENCE[n_types]).ratio.tolist(),
+        "arms": raw.factors(reference=REFERENCE[n_types]).ratio.tolist(),
+        "rho2": both.pre_correlation**2,
+    }
+
+
+def run(job: object, numbers: range) -> list:
+    with ProcessPoolExecutor(2) as pool:
+        return list(pool.map(job, numbers, chunksize=max(len(numbers) // 40, 1)))
+
+
+def share(hits: object) -> str:
+    hits = np.asarray(hits, dtype=float)
+    return f"{100 * hits.mean():.1f} % ± {100 * np.sqrt(hits.mean() * (1 - hits.mean()) / len(hits)):.1f}"
+
+
+def spread(values: np.ndarray) -> np.ndarray:
+    """Variance from the quartiles: a ratio of normals has no moments."""
+    return ((np.quantile(values, 0.75, axis=0) - np.quantile(values, 0.25, axis=0)) / 1.349) ** 2
+
+
+def print_forms(n_types: int, n: int) -> None:
+    truth = world(n_types).truth.edge_values(reference=REFERENCE[n_types])["value_per_edge"] * DAYS / 7
+    true = truth[list(edge_types(n_types))].to_numpy()
+    found = run(partial(forms_of, n_types=n_types), range(n))
+    print(f"\nvalue per edge, {n_types} edge types, {n} experiments of {VIEWERS:,} viewers: mean over types")
+    print(f"  {'form':10} {'bias':>8} {'sd':>8} {'rmse':>8}   (shares of the truth)")
+    for form in FORMS:
+        ratio = np.array([one[form] for one in found]) / true
+        bias, sd = ratio.mean(axis=0) - 1, ratio.std(axis=0)
+        print(f"  {form:10} {bias.mean():8.3f} {sd.mean():8.3f} {np.sqrt(bias**2 + sd**2).mean():8.3f}")
+
+
+def print_coverage(n_types: int, n: int) -> None:
+    found = run(partial(covered, n_types=n_types), range(n))
+    names = found[0]["types"]
+    each = np.array([one["each"] for one in found])
+    value = np.array([one["value"] for one in found])
+    print(f"\n95 % intervals, {n_types} edge types, {n} experiments of {VIEWERS:,} viewers (bar: 93.5-96.5 %)")
+    for place, name in enumerate(names):
+        if name != REFERENCE[n_types]:
+            print(f"  factor of {name:14} {share(each[:, place])}   (its value: {share(value[:, place])})")
+    print(f"  all factors at once      {share([one['all'] for one in found])}")
+    print(f"  unbounded                {share([one['unbounded'] for one in found])}")
+    print(f"  additivity doubted       {share([one['additive'] for one in found])}")
+    error = {kind: np.mean([one[kind] for one in found]) for kind in ("raw", "shrunk")}
+    print(f"  mean |log error|: raw ratios {error['raw']:.3f}, shrunk {error['shrunk']:.3f}")
+
+
+def print_aa(n_types: int, n: int) -> None:
+    found = run(partial(rejected, n_types=n_types), range(10_000, 10_000 + n))
+    each = np.array([one["each"] for one in found])
+    print(f"\nA/A, {n_types} edge types, {n} experiments: a value that differs from 0 at 5 % (bar: 4-6 %)")
+    print(f"  any one type {share(each.ravel()[::n_types])}, mean over types {100 * each.mean():.1f} %")
+    print(f"  all types jointly {share([one['joint'] for one in found])}")
+
+
+def print_variance(n_types: int, n: int) -> None:
+    found = run(partial(ratios_of, n_types=n_types), range(20_000, 20_000 + n))
+    place = [i for i, t in enumerate(edge_types(n_types)) if t != REFERENCE[n_types]]
+    both, arms = (np.array([one[kind] for one in found])[:, place] for kind in ("factorial", "arms"))
+    bar = {3: 0.3, 7: 0.15}[n_types]
+    rho2 = np.mean([one["rho2"] for one in found])
+    robust = spread(both) / spread(arms)
+    print(f"\nvariance of a factor over one arm per type and raw differences, {n_types} edge types, {n} experiments")
+    print(
+        f"  pre-period: rho^2 = {rho2:.2f}; ratio by quartiles {np.mean(robust):.3f} (bar {bar}): {np.round(robust, 3)}"
+    )
+    print(f"  ratio of plain variances {np.mean(both.var(axis=0) / arms.var(axis=0)):.3f}")
+
+
+def print_value(n: int) -> None:
+    small = World(5_000, seed=5, cohorts_per_page=(12, 12))
+    truth = small.truth.edge_values(reference="follow")
+    true = ImportanceFactors.of(truth["factor_per_downstream_edge"].to_dict())
+    best = small.run(40_000, policy=ExpectedGain(true))
+    lost, downstream = [], []
+    for number in range(n):
+        made = estimate_edge_values(table_of(30_000 + number, 3), METRIC).factors(reference="follow").to_factors()
+        run_ = small.run(40_000, policy=ExpectedGain(made))
+        lost.append(1 - run_.expected_gain / best.expected_gain)
+        downstream.append(run_.totals["downstream"])
+    print(f"\nvalue lost by estimated instead of true factors, {n} experiments (bar: below 1 %)")
+    print(f"  mean {100 * np.mean(lost):.3f} %, worst {100 * np.max(lost):.3f} %")
+    alike = small.run(40_000, policy=ExpectedGain(None))
+    print(f"  without factors {100 * (1 - alike.expected_gain / best.expected_gain):.2f} % is lost")
+    print(f"  downstream edges: true factors {best.totals['downstream']:,.0f}, estimated {np.mean(downstream):,.0f}, "
+          f"without {alike.totals['downstream']:,.0f}")  # fmt: skip
+
+
+if __name__ == "__main__":
+    n = int(sys.argv[1]) if len(sys.argv) > 1 else 200
+    start = time.process_time()
+    for n_types in (3, 7):
+        print_forms(n_types, max(n // 4, 50))
+        print_coverage(n_types, n)
+        print_aa(n_types, 3 * n // 2)
+        print_variance(n_types, n)
+    print_value(10)
