@@ -383,7 +383,8 @@ class World:
         Parameters
         ----------
         assignment : DataFrame
-            viewer_id and ``dropped_<edge type>`` in [0, 1]; further columns (stratum, cluster, segment) are kept.
+            viewer_id and ``dropped_<edge type>`` in [0, 1]; further columns (stratum, cluster, segment) are kept. A
+            viewer that is there twice is two viewers who are alike.
         days, pre_days : int, default 28
             Length of the experiment and of the period before it.
         rng : Generator or int
@@ -408,14 +409,14 @@ class World:
         (100, 3)
         """
         rng, behaviour = np.random.default_rng(rng), self.behaviour
-        drop, who = self._dropped(assignment), self._numbers(assignment)
+        who, drop = self._numbers(assignment), self._shares(assignment)
         columns: dict[str, object] = {str(c): assignment[c].to_numpy() for c in assignment.columns}
         for place, t in enumerate(behaviour.edge_types):
-            columns[f"dropped_{t}"] = drop[who, place]
+            columns[f"dropped_{t}"] = drop[:, place]
             columns[f"edges_{t}"] = self.edge_counts[who, place].astype(np.int64)
             columns[f"downstream_edges_{t}"] = self.engaged_counts[who, place].astype(np.int64)
-        hidden = self.spillover_factor(drop, self.engaged_counts)[who]
-        for prefix, length, dose, factor in (("pre_", pre_days, 0.0, 1.0), ("", days, drop[who], hidden)):
+        hidden = self.spillover_factor(self._dropped(assignment), self.engaged_counts)[who]
+        for prefix, length, dose, factor in (("pre_", pre_days, np.zeros(1), np.ones(1)), ("", days, drop, hidden)):
             expected = self.activity[who] * length / 7
             if behaviour.activity_noise > 0:
                 shape = behaviour.activity_noise**-2
@@ -459,19 +460,22 @@ class World:
 
     def _dropped(self, assignment: pd.DataFrame | None) -> Floats:
         """Return the dropped shares of all viewers, float64[V, T]."""
+        dropped = np.zeros((self.n_viewers, len(self.behaviour.edge_types)))
+        if assignment is not None:
+            dropped[self._numbers(assignment)] = self._shares(assignment)
+        return dropped
+
+    def _shares(self, assignment: pd.DataFrame) -> Floats:
+        """Return the dropped shares of each row, float64[n, T]."""
         types = self.behaviour.edge_types
-        dropped = np.zeros((self.n_viewers, len(types)))
-        if assignment is None:
-            return dropped
-        numbers = self._numbers(assignment)
+        shares = np.zeros((len(assignment), len(types)))
         for column in [str(c) for c in assignment.columns if str(c).startswith("dropped_")]:
             edge_type = column.removeprefix("dropped_")
             if edge_type not in types:
                 raise TableError(f"assignment: {name_unknown('edge type', edge_type, types)}")
             share = assignment[column].to_numpy(dtype=np.float64)
-            if not ((share >= 0) & (share <= 1)).all():
-                raise TableError(
-                    f"assignment: {column} is outside [0, 1] or null in {(~((share >= 0) & (share <= 1))).sum():,} rows"
-                )
-            dropped[numbers, types.index(edge_type)] = share
-        return dropped
+            outside = ~((share >= 0) & (share <= 1))
+            if outside.any():
+                raise TableError(f"assignment: {column} is outside [0, 1] or null in {outside.sum():,} rows")
+            shares[:, types.index(edge_type)] = share
+        return shares

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
 
 _SPREADS = np.asarray(np.geomspace(0.01, 3.0, 24), dtype=np.float64)
-_SPREAD_SCALE = 1.0  # half-normal prior: edge types that differ by a factor of e are ordinary, of e^3 rare
+_SPREAD_MODE = 0.7  # edge types whose values differ by a factor of 2 are ordinary, by a factor of 10 rare
 _STEPS = 60
 
 
@@ -52,8 +52,9 @@ def shrink_log_values(estimates: Sequence[tuple[Floats, Floats]], *, centre: Flo
 
     Notes
     -----
-    :math:`w \sim N(e^{l}, C)` and :math:`l_t \sim N(c_t + \mu, s^2)` with a flat :math:`\mu` for each group and a
-    half-normal :math:`s` common to them. The noise is on the scale of the values, where it is normal, so that a value
+    :math:`w \sim N(e^{l}, C)` and :math:`l_t \sim N(c_t + \mu, s^2)` with a flat :math:`\mu` for each group and one
+    :math:`s`, whose prior is Rayleigh's with mode 0.7: near 0 it falls to 0, since a few types say little of their
+    spread and a spread of 0 would shrink all of it away (Chung et al., 2013, Psychometrika 78). The noise is on the scale of the values, where it is normal, so that a value
     below 0 is no obstacle and a noisy one is pulled up or down, not cut. For each :math:`s` of a grid the mode of
     :math:`l` is found by Gauss-Newton and its Laplace approximation weighs it; the answer is the average over the grid.
     Multiplying all values by a constant adds its logarithm to all :math:`l`: their differences, and so the ratios,
@@ -69,7 +70,7 @@ def shrink_log_values(estimates: Sequence[tuple[Floats, Floats]], *, centre: Flo
     size = len(estimates[0][0])
     middle = np.zeros(size) if centre is None else centre
     modes = np.empty((len(estimates), len(_SPREADS), size))
-    weight = -0.5 * (_SPREADS / _SPREAD_SCALE) ** 2 + np.log(_SPREADS)  # the grid is even in the logarithm
+    weight = 2.0 * np.log(_SPREADS) - 0.5 * (_SPREADS / _SPREAD_MODE) ** 2  # the grid is even in the logarithm
     for group, (value, covariance) in enumerate(estimates):
         modes[group], evidence = _modes(value, covariance, middle)
         weight = weight + evidence

@@ -23,10 +23,10 @@ from spr.edge_drop.table import read_edge_drop
 from spr.reorder import ImportanceFactors
 
 METRIC = "engagement"
-POPULATION = 300_000
-VIEWERS = 10_000  # of one experiment: 3 % of the population, so that the population's truth is the target
+POPULATION = 100_000
+VIEWERS = {3: 20_000, 7: 30_000}  # of one experiment, drawn with replacement: the population's truth is the target
 DAYS = 28
-REFERENCE = {3: "follow", 7: "people"}
+REFERENCE = {3: "connection", 7: "people"}
 
 
 @cache
@@ -51,14 +51,18 @@ def true_factors(n_types: int) -> pd.Series:
 def table_of(number: int, n_types: int, design: str = "factorial", *, dropped: bool = True) -> pd.DataFrame:
     """Run one experiment; ``dropped=False``: assigned, and nothing dropped (A/A)."""
     rng = np.random.default_rng([11, n_types, number])
-    viewers = world(n_types).viewers[["viewer_id", "sessions_per_week"]]
-    sample = viewers.iloc[np.sort(rng.choice(len(viewers), VIEWERS, replace=False))]
+    sample = rng.integers(POPULATION, size=VIEWERS[n_types])
+    network = world(n_types)
+    viewers = pd.DataFrame({"viewer_id": np.arange(len(sample)), "sessions_per_week": network.activity[sample]})
     experiment = EdgeDropExperiment(edge_types(n_types), salt=f"bench-{number}", design=design)
-    assignment = experiment.assign(sample, stratum="sessions_per_week")
+    assignment = experiment.assign(viewers, stratum="sessions_per_week")
     named = [f"dropped_{t}" for t in edge_types(n_types)]
-    seen = assignment if dropped else assignment.assign(**dict.fromkeys(named, 0.0))
-    table = world(n_types).edge_drop(seen, days=DAYS, pre_days=DAYS, rng=rng)
-    return table if dropped else table.assign(**{name: assignment[name].to_numpy() for name in named})
+    shown = assignment.assign(viewer_id=network.viewer_ids[sample])
+    if not dropped:
+        shown[named] = 0.0
+    table = network.edge_drop(shown, days=DAYS, pre_days=DAYS, rng=rng)
+    table[["viewer_id", *named]] = assignment[["viewer_id", *named]]
+    return table
 
 
 def forms_of(number: int, n_types: int) -> dict[str, list[float]]:
@@ -109,8 +113,8 @@ def ratios_of(number: int, n_types: int) -> dict[str, object]:
     arms = table_of(number, n_types, "one_arm_per_type").drop(columns=["stratum", f"pre_{METRIC}"])
     raw = estimate_edge_values(arms, METRIC)
     return {
-        "factorial": both.factors(reference=REFERENCE[n_types]).ratio.tolist(),
-        "arms": raw.factors(reference=REFERENCE[n_types]).ratio.tolist(),
+        "factorial": both.per("downstream_edge")[0].tolist(),
+        "arms": raw.per("downstream_edge")[0].tolist(),
         "rho2": both.pre_correlation**2,
     }
 
@@ -125,16 +129,11 @@ def share(hits: object) -> str:
     return f"{100 * hits.mean():.1f} % ± {100 * np.sqrt(hits.mean() * (1 - hits.mean()) / len(hits)):.1f}"
 
 
-def spread(values: np.ndarray) -> np.ndarray:
-    """Variance from the quartiles: a ratio of normals has no moments."""
-    return ((np.quantile(values, 0.75, axis=0) - np.quantile(values, 0.25, axis=0)) / 1.349) ** 2
-
-
 def print_forms(n_types: int, n: int) -> None:
     truth = world(n_types).truth.edge_values(reference=REFERENCE[n_types])["value_per_edge"] * DAYS / 7
     true = truth[list(edge_types(n_types))].to_numpy()
     found = run(partial(forms_of, n_types=n_types), range(n))
-    print(f"\nvalue per edge, {n_types} edge types, {n} experiments of {VIEWERS:,} viewers: mean over types")
+    print(f"\nvalue per edge, {n_types} edge types, {n} experiments of {VIEWERS[n_types]:,} viewers: mean over types")
     print(f"  {'form':10} {'bias':>8} {'sd':>8} {'rmse':>8}   (shares of the truth)")
     for form in FORMS:
         ratio = np.array([one[form] for one in found]) / true
@@ -147,7 +146,7 @@ def print_coverage(n_types: int, n: int) -> None:
     names = found[0]["types"]
     each = np.array([one["each"] for one in found])
     value = np.array([one["value"] for one in found])
-    print(f"\n95 % intervals, {n_types} edge types, {n} experiments of {VIEWERS:,} viewers (bar: 93.5-96.5 %)")
+    print(f"\n95 % intervals, {n_types} edge types, {n} experiments of {VIEWERS[n_types]:,} viewers (bar: 93.5-96.5 %)")
     for place, name in enumerate(names):
         if name != REFERENCE[n_types]:
             print(f"  factor of {name:14} {share(each[:, place])}   (its value: {share(value[:, place])})")
@@ -167,17 +166,28 @@ def print_aa(n_types: int, n: int) -> None:
 
 
 def print_variance(n_types: int, n: int) -> None:
+    """Of the ratio as it is to first order, (w_t - f_t w_r) / w_r: a ratio of normals has no variance of its own."""
     found = run(partial(ratios_of, n_types=n_types), range(20_000, 20_000 + n))
-    place = [i for i, t in enumerate(edge_types(n_types)) if t != REFERENCE[n_types]]
-    both, arms = (np.array([one[kind] for one in found])[:, place] for kind in ("factorial", "arms"))
-    bar = {3: 0.3, 7: 0.15}[n_types]
+    names, reference = edge_types(n_types), edge_types(n_types).index(REFERENCE[n_types])
+    place = [i for i in range(n_types) if i != reference]
+    factor = true_factors(n_types)[list(names)].to_numpy()
+    variance, quartiles = {}, {}
+    for design in ("factorial", "arms"):
+        value = np.array([one[design] for one in found])
+        error = (value - factor * value[:, [reference]])[:, place]
+        variance[design] = error.var(axis=0)
+        low, high = np.quantile((value / value[:, [reference]])[:, place], [0.25, 0.75], axis=0)
+        quartiles[design] = (high - low) ** 2
+    ratio, bar = variance["factorial"] / variance["arms"], {3: 0.3, 7: 0.15}[n_types]
     rho2 = np.mean([one["rho2"] for one in found])
-    robust = spread(both) / spread(arms)
+    error = np.mean(ratio) * np.sqrt(4 / n / len(place))
     print(f"\nvariance of a factor over one arm per type and raw differences, {n_types} edge types, {n} experiments")
     print(
-        f"  pre-period: rho^2 = {rho2:.2f}; ratio by quartiles {np.mean(robust):.3f} (bar {bar}): {np.round(robust, 3)}"
+        f"  pre-period: rho^2 = {rho2:.2f}; ratio {np.mean(ratio):.3f} ± {error:.3f} (bar {bar}): {np.round(ratio, 3)}"
     )
-    print(f"  ratio of plain variances {np.mean(both.var(axis=0) / arms.var(axis=0)):.3f}")
+    print(
+        f"  of squared quartile ranges of the ratios themselves {np.mean(quartiles['factorial'] / quartiles['arms']):.3f}"
+    )
 
 
 def print_value(n: int) -> None:
@@ -208,3 +218,4 @@ if __name__ == "__main__":
         print_aa(n_types, 3 * n // 2)
         print_variance(n_types, n)
     print_value(10)
+    print(f"\n{time.process_time() - start:.0f} CPU s in the main process")
