@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _SPREADS = np.asarray(np.geomspace(0.01, 3.0, 24), dtype=np.float64)
 _SPREAD_MODE = 0.7  # edge types whose values differ by a factor of 2 are ordinary, by a factor of 10 rare
+_LEVEL_PRECISION = 0.01
 _STEPS = 60
 
 
@@ -87,12 +88,13 @@ def _modes(value: Floats, covariance: Floats, centre: Floats) -> tuple[Floats, F
     y = np.asarray(value / unit)
     precision = np.asarray(np.linalg.inv(covariance / unit**2), dtype=np.float64)
     centring = np.eye(size) - 1.0 / size
-    prior = centring / spreads[:, None, None] ** 2
-    level = _common_level(y, precision, centre)
-    log = np.tile(centre + level, (len(spreads), 1))
+    middle = centre + _common_level(y, precision, centre)
+    # The level's own prior is so weak that it only keeps values of pure noise from running off to -infinity.
+    prior = centring / spreads[:, None, None] ** 2 + _LEVEL_PRECISION / size
+    log = np.tile(middle, (len(spreads), 1))
 
     def objective(log: Floats) -> Floats:
-        miss, off = y - np.exp(log), log - centre
+        miss, off = y - np.exp(log), log - middle
         return np.asarray(
             0.5 * np.einsum("st,tu,su->s", miss, precision, miss) + 0.5 * np.einsum("st,stu,su->s", off, prior, off)
         )
@@ -100,7 +102,7 @@ def _modes(value: Floats, covariance: Floats, centre: Floats) -> tuple[Floats, F
     now = objective(log)
     for _ in range(_STEPS):
         gain = np.exp(log)
-        slope = gain * ((y - gain) @ precision) - np.einsum("stu,su->st", prior, log - centre)
+        slope = gain * ((y - gain) @ precision) - np.einsum("stu,su->st", prior, log - middle)
         hessian = gain[:, :, None] * precision * gain[:, None, :] + prior
         step = np.clip(np.linalg.solve(hessian, slope[..., None])[..., 0], -1.0, 1.0)
         scale = np.ones(len(spreads))

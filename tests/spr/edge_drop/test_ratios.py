@@ -105,3 +105,13 @@ def test_groups_are_drawn_to_the_centre_and_learn_their_spread_together() -> Non
         assert np.ptp(off) < 0.35  # a level of its own is allowed, another pattern is not believed
     differing = [(np.exp(centre + shift), 1e-4 * np.eye(3)) for shift in np.random.default_rng(0).normal(0, 1, (5, 3))]
     assert shrink_log_values(differing, centre=centre).spread > 0.6
+
+
+@given(seed=st.integers(0, 10_000))
+def test_values_of_pure_noise_are_shrunk_without_a_failure(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    root = rng.normal(size=(7, 7))
+    value = rng.normal(-0.5, 1.0, 7)
+    shrunk = shrink_log_values([(value, root @ root.T + 0.1 * np.eye(7))])
+    assert np.isfinite(shrunk.log_value).all()
+    assert 0 < shrunk.spread < 3

@@ -1,0 +1,107 @@
+"""What promoting one edge type does to the others: the response of type a as type b is promoted."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from pydantic import Field
+
+from simulations.behaviour import ENTITY_TYPES, Behaviour
+from simulations.policies import ExpectedGain
+from simulations.script import Results, Settings, run_script
+from simulations.world import World
+from spr.reorder import ImportanceFactors
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from spr.progress import Progress
+
+
+class CannibalizationSettings(Settings):
+    """What ``configs/simulations/cannibalization.toml`` may say."""
+
+    viewers: int = Field(5_000, ge=100)
+    requests: int = Field(40_000, ge=100)
+    promotion: float = Field(3.0, gt=1)
+    strengths: dict[str, dict[str, float]] = Field(
+        default_factory=lambda: {"company": {"hashtag": 0.4}, "member_follow": {"people": 0.5}, "event": {"group": -0.3}}
+    )
+
+
+def response_change(world: World, settings: CannibalizationSettings, progress: Progress, stage: str) -> pd.DataFrame:
+    """Promote each entity type in turn, and compare the responses of all with those before.
+
+    Returns
+    -------
+    DataFrame
+        Rows: the type promoted; columns: the change of a type's responses, as a share. The runs are paired: what stands
+        where it stood is answered as it was.
+    """
+    before = _responses(world, settings, None)
+    rows = {}
+    for done, promoted in enumerate(ENTITY_TYPES):
+        progress(stage, done, len(ENTITY_TYPES))
+        rows[promoted] = _responses(world, settings, promoted) / before - 1
+    progress(stage, len(ENTITY_TYPES), len(ENTITY_TYPES))
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("promoted")
+
+
+def _responses(world: World, settings: CannibalizationSettings, promoted: str | None) -> pd.Series:
+    factors = {} if promoted is None else {world.behaviour.edge_type_of[promoted]: settings.promotion}
+    run = world.run(settings.requests, policy=ExpectedGain(ImportanceFactors.of(factors)))
+    codes = np.concatenate([part.entity_type for part in run.formed])
+    return pd.Series(np.bincount(codes, minlength=len(ENTITY_TYPES)), index=ENTITY_TYPES, dtype=float)
+
+
+def plot_changes(matrices: dict[str, pd.DataFrame], settings: CannibalizationSettings) -> Figure:
+    """Draw each matrix: red is less, blue is more, with the figures in it."""
+    from calibration.plots.axes import panel_grid
+
+    title = f"Responses as one entity type is promoted (factor x {settings.promotion:g}), % of before"
+    figure, grid = panel_grid(len(matrices), title, width=6.4, height=5.4)
+    for place, (name, matrix) in enumerate(matrices.items()):
+        _draw(figure.add_subplot(grid[0, place]), name, 100 * matrix)
+    return figure
+
+
+def _draw(panel: Axes, name: str, matrix: pd.DataFrame) -> None:
+    shown = matrix.to_numpy()
+    others = shown[~np.eye(len(shown), dtype=bool)]
+    limit = max(float(np.abs(others).max()), 1.0)
+    panel.imshow(shown, cmap="RdBu", vmin=-limit, vmax=limit)
+    for (row, column), change in np.ndenumerate(shown):
+        ink = "white" if abs(change) > 0.6 * limit else "black"
+        panel.text(column, row, f"{change:+.0f}", ha="center", va="center", fontsize=8, color=ink)
+    panel.set_xticks(range(len(matrix.columns)), matrix.columns, rotation=45, ha="right", fontsize=8)
+    panel.set_yticks(range(len(matrix.index)), matrix.index, fontsize=8)
+    panel.set_xlabel("responses of")
+    panel.set_ylabel("promoted")
+    panel.set_title(name, fontsize=10)
+
+
+def job(settings: CannibalizationSettings, progress: Progress) -> Results:
+    """Promote in a world where types only compete for places, and in one where they take responses from each other."""
+    own = {name: name for name in ENTITY_TYPES}
+    per_edge = dict.fromkeys(ENTITY_TYPES, 0.06)
+    matrices = {}
+    for name, strengths in (("competition for places only", {}), ("with cannibalization and synergy", settings.strengths)):
+        behaviour = Behaviour(edge_type_of=own, engagement_per_edge=per_edge, cannibalization=strengths)
+        world = World(settings.viewers, seed=settings.seed, behaviour=behaviour)
+        matrices[name] = response_change(world, settings, progress, name)
+    plain, full = matrices.values()
+    remarks = [
+        f"{below} under {above} (strength {strength:+g} a cohort above): {100 * plain.loc[above, below]:+.1f} % by places alone, "
+        f"{100 * full.loc[above, below]:+.1f} % in all"
+        for below, of in settings.strengths.items()
+        for above, strength in of.items()
+    ]
+    tables = {name: (100 * matrix).round(1) for name, matrix in matrices.items()}
+    return Results(tables, {"cannibalization": plot_changes(matrices, settings)}, tuple(remarks))
+
+
+if __name__ == "__main__":
+    run_script("cannibalization", CannibalizationSettings, job)

@@ -1,0 +1,98 @@
+"""What an impression guarantee costs: value and downstream interactions as its share grows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pandas as pd
+from pydantic import Field
+
+from simulations.importance_sweep import top_shares
+from simulations.policies import ExpectedGain
+from simulations.script import Results, Settings, run_script
+from simulations.world import World
+from spr.reorder import ImportanceFactors, ImpressionGuarantee
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from spr.progress import Progress
+
+
+class GuaranteeSweepSettings(Settings):
+    """What ``configs/simulations/guarantee_sweep.toml`` may say."""
+
+    viewers: int = Field(2_000, ge=100)
+    requests: int = Field(12_000, ge=100)
+    edge_type: str = "connection"
+    reference: str = "follow"
+    shares: tuple[float, ...] = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)
+    within_top: int = Field(4, ge=1)
+    slacks: tuple[float, ...] = (1.0, 3.0)
+
+
+def sweep(settings: GuaranteeSweepSettings, progress: Progress) -> pd.DataFrame:
+    """Run the world once for each share and slack; the runs are paired.
+
+    Returns
+    -------
+    DataFrame
+        By slack and share: the share delivered above ``within_top``, downstream interactions and gain that the pages are
+        expected to make, and what of them is lost to the guarantee, in per cent.
+    """
+    world = World(settings.viewers, seed=settings.seed)
+    true = world.truth.edge_values(reference=settings.reference)["factor_per_downstream_edge"]
+    factors = ImportanceFactors.of(true.to_dict())
+    free = world.run(settings.requests, policy=ExpectedGain(factors))
+    rows, total = {}, len(settings.shares) * len(settings.slacks)
+    for slack in settings.slacks:
+        for share in settings.shares:
+            progress("runs", len(rows), total)
+            guarantee = ImpressionGuarantee(
+                "floor", "edge_type", settings.edge_type, share=share, within_top=settings.within_top, slack=slack
+            ) if share > 0 else None  # fmt: skip
+            policy = ExpectedGain(factors, (guarantee,) if guarantee else ())
+            run = world.run(settings.requests, policy=policy) if guarantee else free
+            rows[slack, share] = {
+                "delivered": top_shares(run, settings.within_top)[settings.edge_type],
+                "downstream": run.totals["expected_downstream"],
+                "gain": run.totals["expected_gain"],
+                "downstream lost %": 100 * (1 - run.totals["expected_downstream"] / free.totals["expected_downstream"]),
+                "gain lost %": 100 * (1 - run.totals["expected_gain"] / free.totals["expected_gain"]),
+            }
+    progress("runs", total, total)
+    table = pd.DataFrame.from_dict(rows, orient="index")
+    table.index = pd.MultiIndex.from_tuples(rows, names=["slack", "share"])
+    return table
+
+
+def plot_sweep(table: pd.DataFrame, settings: GuaranteeSweepSettings) -> Figure:
+    """Draw what is delivered, and what it costs."""
+    from calibration.plots.axes import COLOURS, GREY, MARKERS, panel_grid
+
+    figure, grid = panel_grid(2, f"A guarantee of {settings.edge_type} in the top {settings.within_top}, per viewer", width=5.6)
+    kept, cost = (figure.add_subplot(grid[0, place]) for place in range(2))
+    for place, slack in enumerate(settings.slacks):
+        of_slack = table.loc[slack]
+        style = {"color": COLOURS[place], "marker": MARKERS[place], "label": f"slack {slack:g}"}
+        kept.plot(100 * of_slack.index, 100 * of_slack["delivered"], **style)
+        cost.plot(100 * of_slack["delivered"], of_slack["gain lost %"], **style)
+    kept.axline((0, 0), slope=1, color=GREY, linestyle=":", linewidth=1)
+    kept.set_xlabel("% guaranteed")
+    kept.set_ylabel("% delivered, all viewers")
+    kept.set_ylim(0, None)
+    kept.legend(frameon=False)
+    cost.set_xlabel("% delivered")
+    cost.set_ylabel("% of the gain in engagement lost")
+    cost.legend(frameon=False)
+    return figure
+
+
+def job(settings: GuaranteeSweepSettings, progress: Progress) -> Results:
+    """Sweep, and draw."""
+    table = sweep(settings, progress)
+    return Results({"guarantee sweep": table}, {"guarantee_sweep": plot_sweep(table, settings)})
+
+
+if __name__ == "__main__":
+    run_script("guarantee_sweep", GuaranteeSweepSettings, job)
