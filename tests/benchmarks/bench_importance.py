@@ -24,9 +24,9 @@ from spr.reorder import ImportanceFactors
 
 METRIC = "engagement"
 POPULATION = 100_000
-VIEWERS = {3: 20_000, 7: 30_000}  # of one experiment, drawn with replacement: the population's truth is the target
+VIEWERS = {3: 10_000, 7: 15_000}  # of one experiment, drawn with replacement: the population's truth is the target
 DAYS = 28
-REFERENCE = {3: "connection", 7: "people"}
+REFERENCE = {3: "connection", 7: "newsletter"}
 
 
 @cache
