@@ -1,4 +1,4 @@
-"""A season of a made network in which one ranker's scores move and another's responses fall: who must be refitted, when?"""
+"""A season in which one ranker's scores move and another's responses fall: who must be refitted, and when."""
 
 from __future__ import annotations
 
@@ -61,7 +61,9 @@ def make_log(world: World, settings: CalibrationDriftSettings) -> list[pd.DataFr
                 lost = (log["entity_type"] == name) & (rng.random(len(log)) < share)
                 log.loc[lost, ["response", "downstream"]] = 0.0
             for name, share in settings.candidates_improve.items():
-                poor = (log["entity_type"] == name) & (log["raw_score"] < log.loc[log["entity_type"] == name, "raw_score"].median())
+                poor = (log["entity_type"] == name) & (
+                    log["raw_score"] < log.loc[log["entity_type"] == name, "raw_score"].median()
+                )
                 log = log[~(poor & (rng.random(len(log)) < share))]
         logs.append(log.reset_index(drop=True))
     return logs

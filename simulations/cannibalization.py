@@ -28,7 +28,11 @@ class CannibalizationSettings(Settings):
     requests: int = Field(40_000, ge=100)
     promotion: float = Field(3.0, gt=1)
     strengths: dict[str, dict[str, float]] = Field(
-        default_factory=lambda: {"company": {"hashtag": 0.4}, "member_follow": {"people": 0.5}, "event": {"group": -0.3}}
+        default_factory=lambda: {
+            "company": {"hashtag": 0.4},
+            "member_follow": {"people": 0.5},
+            "event": {"group": -0.3},
+        }
     )
 
 
@@ -63,15 +67,15 @@ def plot_changes(matrices: dict[str, pd.DataFrame], settings: CannibalizationSet
 
     title = f"Responses as one entity type is promoted (factor x {settings.promotion:g}), % of before"
     figure, grid = panel_grid(len(matrices), title, width=6.4, height=5.4)
+    others = [matrix.to_numpy()[~np.eye(len(matrix), dtype=bool)] for matrix in matrices.values()]
+    limit = 100 * max(float(np.abs(np.concatenate(others)).max()), 0.01)
     for place, (name, matrix) in enumerate(matrices.items()):
-        _draw(figure.add_subplot(grid[0, place]), name, 100 * matrix)
+        _draw(figure.add_subplot(grid[0, place]), name, 100 * matrix, limit)
     return figure
 
 
-def _draw(panel: Axes, name: str, matrix: pd.DataFrame) -> None:
+def _draw(panel: Axes, name: str, matrix: pd.DataFrame, limit: float) -> None:
     shown = matrix.to_numpy()
-    others = shown[~np.eye(len(shown), dtype=bool)]
-    limit = max(float(np.abs(others).max()), 1.0)
     panel.imshow(shown, cmap="RdBu", vmin=-limit, vmax=limit)
     for (row, column), change in np.ndenumerate(shown):
         ink = "white" if abs(change) > 0.6 * limit else "black"
@@ -88,17 +92,23 @@ def job(settings: CannibalizationSettings, progress: Progress) -> Results:
     own = {name: name for name in ENTITY_TYPES}
     per_edge = dict.fromkeys(ENTITY_TYPES, 0.06)
     matrices = {}
-    for name, strengths in (("competition for places only", {}), ("with cannibalization and synergy", settings.strengths)):
+    for name, strengths in (
+        ("competition for places only", {}),
+        ("with cannibalization and synergy", settings.strengths),
+    ):
         behaviour = Behaviour(edge_type_of=own, engagement_per_edge=per_edge, cannibalization=strengths)
         world = World(settings.viewers, seed=settings.seed, behaviour=behaviour)
         matrices[name] = response_change(world, settings, progress, name)
     plain, full = matrices.values()
-    remarks = [
-        f"{below} under {above} (strength {strength:+g} a cohort above): {100 * plain.loc[above, below]:+.1f} % by places alone, "
-        f"{100 * full.loc[above, below]:+.1f} % in all"
-        for below, of in settings.strengths.items()
-        for above, strength in of.items()
-    ]
+    remarks = []
+    for below, of in settings.strengths.items():
+        for above, strength in of.items():
+            at = ENTITY_TYPES.index(above), ENTITY_TYPES.index(below)
+            places, all_in_all = (100 * matrix.to_numpy()[at] for matrix in (plain, full))
+            remarks.append(
+                f"{below} under {above} (times exp(-{strength:g}) a cohort above): {places:+.1f} % by places alone, "
+                f"{all_in_all:+.1f} % in all"
+            )
     tables = {name: (100 * matrix).round(1) for name, matrix in matrices.items()}
     return Results(tables, {"cannibalization": plot_changes(matrices, settings)}, tuple(remarks))
 

@@ -11,7 +11,7 @@ from simulations.importance_sweep import top_shares
 from simulations.policies import ExpectedGain
 from simulations.script import Results, Settings, run_script
 from simulations.world import World
-from spr.reorder import ImportanceFactors, ImpressionGuarantee
+from spr.reorder import ImpressionGuarantee
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -37,14 +37,14 @@ def sweep(settings: GuaranteeSweepSettings, progress: Progress) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        By slack and share: the share delivered above ``within_top``, downstream interactions and gain that the pages are
-        expected to make, and what of them is lost to the guarantee, in per cent.
+        By slack and share: the share delivered above ``within_top``, downstream interactions and gain that the pages
+        are expected to make, and what of them is lost to the guarantee, in %.
     """
     world = World(settings.viewers, seed=settings.seed)
-    true = world.truth.edge_values(reference=settings.reference)["factor_per_downstream_edge"]
-    factors = ImportanceFactors.of(true.to_dict())
+    factors = world.truth.importance_factors(reference=settings.reference)
     free = world.run(settings.requests, policy=ExpectedGain(factors))
-    rows, total = {}, len(settings.shares) * len(settings.slacks)
+    rows: dict[tuple[float, float], dict[str, float]] = {}
+    total = len(settings.shares) * len(settings.slacks)
     for slack in settings.slacks:
         for share in settings.shares:
             progress("runs", len(rows), total)
@@ -70,13 +70,15 @@ def plot_sweep(table: pd.DataFrame, settings: GuaranteeSweepSettings) -> Figure:
     """Draw what is delivered, and what it costs."""
     from calibration.plots.axes import COLOURS, GREY, MARKERS, panel_grid
 
-    figure, grid = panel_grid(2, f"A guarantee of {settings.edge_type} in the top {settings.within_top}, per viewer", width=5.6)
+    figure, grid = panel_grid(
+        2, f"A guarantee of {settings.edge_type} in the top {settings.within_top}, per viewer", width=5.6
+    )
     kept, cost = (figure.add_subplot(grid[0, place]) for place in range(2))
     for place, slack in enumerate(settings.slacks):
         of_slack = table.loc[slack]
-        style = {"color": COLOURS[place], "marker": MARKERS[place], "label": f"slack {slack:g}"}
-        kept.plot(100 * of_slack.index, 100 * of_slack["delivered"], **style)
-        cost.plot(100 * of_slack["delivered"], of_slack["gain lost %"], **style)
+        delivered = 100 * of_slack["delivered"]
+        for panel, x, y in ((kept, 100 * of_slack.index, delivered), (cost, delivered, of_slack["gain lost %"])):
+            panel.plot(x, y, color=COLOURS[place], marker=MARKERS[place], label=f"slack {slack:g}")
     kept.axline((0, 0), slope=1, color=GREY, linestyle=":", linewidth=1)
     kept.set_xlabel("% guaranteed")
     kept.set_ylabel("% delivered, all viewers")

@@ -41,14 +41,13 @@ def sweep(settings: ImportanceSweepSettings, progress: Progress) -> pd.DataFrame
         latter as a share of the optimal page's, and ``top_<edge type>``, its share of the placements at the top.
     """
     world = World(settings.viewers, seed=settings.seed)
-    true = world.truth.edge_values(reference=settings.reference)["factor_per_downstream_edge"]
+    true = world.truth.importance_factors(reference=settings.reference).factor
     best = world.run(settings.requests, policy=OptimalPage()).totals["expected_gain"]
     rows = {}
     for done, multiple in enumerate(settings.multiples):
         progress("runs", done, len(settings.multiples))
-        factors = true.copy()
-        factors[settings.edge_type] *= multiple
-        run = world.run(settings.requests, policy=ExpectedGain(ImportanceFactors.of(factors.to_dict())))
+        factors = {t: factor * (multiple if t == settings.edge_type else 1.0) for t, factor in true.items()}
+        run = world.run(settings.requests, policy=ExpectedGain(ImportanceFactors.of(factors)))
         rows[multiple] = {
             "factor": factors[settings.edge_type],
             "downstream": run.totals["expected_downstream"],
@@ -71,12 +70,18 @@ def plot_sweep(table: pd.DataFrame, settings: ImportanceSweepSettings) -> Figure
     """Draw the mix at the top, and what it makes of downstream interactions and gain."""
     from calibration.plots.axes import COLOURS, GREY, INK, MARKERS, panel_grid
 
-    figure, grid = panel_grid(2, f"The importance factor of {settings.edge_type}, as a multiple of its truth", width=5.6)
+    figure, grid = panel_grid(
+        2, f"The importance factor of {settings.edge_type}, as a multiple of its truth", width=5.6
+    )
     mix, trade = (figure.add_subplot(grid[0, place]) for place in range(2))
     shares = [column for column in table.columns if column.startswith("top_")]
     for place, column in enumerate(shares):
         mix.plot(
-            table.index, 100 * table[column], color=COLOURS[place], marker=MARKERS[place], label=column.removeprefix("top_")
+            table.index,
+            100 * table[column],
+            color=COLOURS[place],
+            marker=MARKERS[place],
+            label=column.removeprefix("top_"),
         )
     mix.set_xscale("log")
     mix.set_xticks(table.index, [f"{multiple:g}" for multiple in table.index], fontsize=8)
@@ -89,9 +94,8 @@ def plot_sweep(table: pd.DataFrame, settings: ImportanceSweepSettings) -> Figure
     for multiple, row in table.iterrows():
         trade.annotate(f"{multiple:g}", (row["downstream"], 100 * row["of optimal"]), xytext=(6, -3),
                        textcoords="offset points", fontsize=8)  # fmt: skip
-    true = table.loc[1.0] if 1.0 in table.index else None
-    if true is not None:
-        trade.axhline(100 * true["of optimal"], color=GREY, linestyle=":", linewidth=1)
+    if 1.0 in table.index:
+        trade.axhline(100 * float(table["of optimal"][1.0]), color=GREY, linestyle=":", linewidth=1)
     trade.set_xlabel("downstream interactions that the pages make")
     trade.set_ylabel("gain in engagement, % of the optimal page's")
     trade.margins(0.12)
@@ -102,7 +106,8 @@ def job(settings: ImportanceSweepSettings, progress: Progress) -> Results:
     """Sweep, and draw."""
     table = sweep(settings, progress)
     best = table["gain"].idxmax()
-    remark = f"most gain at {best:g} x the true factor; the least of the sweep gives up {100 * (1 - table['gain'].min() / table['gain'].max()):.1f} %"
+    lost = 100 * (1 - table["gain"].min() / table["gain"].max())
+    remark = f"most gain at {best:g} x the true factor; the worst of the sweep gives up {lost:.1f} % of it"
     return Results({"importance sweep": table}, {"importance_sweep": plot_sweep(table, settings)}, (remark,))
 
 

@@ -1,4 +1,4 @@
-"""A new entity type arrives without a history: how long until its ranker can be trained, with and without a guarantee?"""
+"""A new entity type arrives without a history: how long until its ranker can be trained, and what a guarantee does."""
 
 from __future__ import annotations
 
@@ -53,7 +53,12 @@ def fit_without(world: World, settings: NewEntityTypeSettings, progress: Progres
 
 
 def follow(
-    world: World, ranker: spr.SecondPassRanker, before: Run, settings: NewEntityTypeSettings, progress: Progress, stage: str
+    world: World,
+    ranker: spr.SecondPassRanker,
+    before: Run,
+    settings: NewEntityTypeSettings,
+    progress: Progress,
+    stage: str,
 ) -> pd.DataFrame:
     """Serve day after day, and count what the newcomer's ranker could learn from.
 
@@ -86,9 +91,8 @@ def plot_arrival(followed: dict[str, pd.DataFrame], settings: NewEntityTypeSetti
     figure, grid = panel_grid(2, f"{settings.newcomer} arrives", width=5.6)
     learnt, share = (figure.add_subplot(grid[0, place]) for place in range(2))
     for place, (name, days) in enumerate(followed.items()):
-        style = {"color": COLOURS[place], "marker": MARKERS[place], "markersize": 4, "label": name}
-        learnt.plot(days.index, days["responses"], **style)
-        share.plot(days.index, 100 * days["share"], **style)
+        for panel, values in ((learnt, days["responses"]), (share, 100 * days["share"])):
+            panel.plot(days.index, values, color=COLOURS[place], marker=MARKERS[place], markersize=4, label=name)
     learnt.axhline(settings.responses_needed, color=GREY, linestyle=":", linewidth=1)
     learnt.annotate("enough to train its ranker", (1, settings.responses_needed), xytext=(0, 4),
                     textcoords="offset points", fontsize=8, color=GREY)  # fmt: skip

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from functools import partial
+from pathlib import Path  # noqa: TC003 - pydantic reads it
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -38,7 +39,9 @@ class PolicyComparisonSettings(Settings):
     bundle_b: Path | None = None
 
 
-def fit_or_load(world: World, settings: PolicyComparisonSettings, progress: Progress) -> dict[str, spr.SecondPassRanker]:
+def fit_or_load(
+    world: World, settings: PolicyComparisonSettings, progress: Progress
+) -> dict[str, spr.SecondPassRanker]:
     """Return both rankers by their arm's name."""
     config = spr.Config.named(settings.config)
     plain = config.model_copy(update={"random_effects": (), "importance": {}})
@@ -64,22 +67,21 @@ def metrics_of(run: Run) -> pd.DataFrame:
     return made
 
 
-def compare(world: World, rankers: dict[str, spr.SecondPassRanker], settings: PolicyComparisonSettings, progress: Progress) -> pd.DataFrame:
+def compare(
+    world: World, rankers: dict[str, spr.SecondPassRanker], settings: PolicyComparisonSettings, progress: Progress
+) -> pd.DataFrame:
     """Run the test, then each arm on everybody.
 
     Returns
     -------
     DataFrame
-        By metric, per viewer: the arms' means in the test; the difference with its 95 % interval (robust, sessions before
-        the test taken out); the true difference, of all viewers under either, in the same moods.
+        By metric, per viewer: the arms' means in the test; the difference with its 95 % interval (robust errors,
+        activity before the test taken out); the true difference, of all viewers under either, in the same moods.
     """
     split = Split({name: Ranked(ranker, name) for name, ranker in rankers.items()}, salt=f"ab-{settings.seed}")
-    options = {"days": settings.days, "progress": progress}
-    tested = metrics_of(world.run(settings.requests, policy=split, **options))
-    everybody = {
-        name: metrics_of(world.run(settings.requests, policy=Ranked(ranker, name), **options))
-        for name, ranker in rankers.items()
-    }
+    run = partial(world.run, settings.requests, days=settings.days, progress=progress)
+    tested = metrics_of(run(policy=split))
+    everybody = {name: metrics_of(run(policy=Ranked(ranker, name))) for name, ranker in rankers.items()}
     in_b = split.arm_of(world.viewer_ids) == "B"
     design = np.column_stack([np.ones(len(in_b)), in_b, world.activity - world.activity.mean()])
     rows = {}

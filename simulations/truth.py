@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
 
 from simulations.response_curves import CURVES
 from spr.errors import UnknownEntityType, name_unknown
+from spr.reorder import ImportanceFactors
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -132,6 +133,19 @@ class WorldTruth:
         table["factor_per_downstream_edge"] = per_downstream / per_downstream[at]
         table["factor_per_edge"] = table["value_per_edge"] / table["value_per_edge"][at]
         return table
+
+    def importance_factors(
+        self, *, reference: str | None = None, per: Literal["downstream_edge", "edge"] = "downstream_edge"
+    ) -> ImportanceFactors:
+        """Return the true factors of :meth:`edge_values`, as a ranker takes them.
+
+        Parameters
+        ----------
+        reference : str, optional
+        per : {"downstream_edge", "edge"}, default "downstream_edge"
+        """
+        factors = self.edge_values(reference=reference)[f"factor_per_{per}"]
+        return ImportanceFactors.of({str(t): float(f) for t, f in factors.items()}, reference=reference)
 
     def optimal_page(self, impressions: pd.DataFrame) -> pd.DataFrame:
         """Return where each cohort stands on the page with the largest expected gain in engagement.

@@ -55,9 +55,10 @@ def shrink_log_values(estimates: Sequence[tuple[Floats, Floats]], *, centre: Flo
     -----
     :math:`w \sim N(e^{l}, C)` and :math:`l_t \sim N(c_t + \mu, s^2)` with a flat :math:`\mu` for each group and one
     :math:`s`, whose prior is Rayleigh's with mode 0.7: near 0 it falls to 0, since a few types say little of their
-    spread and a spread of 0 would shrink all of it away (Chung et al., 2013, Psychometrika 78). The noise is on the scale of the values, where it is normal, so that a value
-    below 0 is no obstacle and a noisy one is pulled up or down, not cut. For each :math:`s` of a grid the mode of
-    :math:`l` is found by Gauss-Newton and its Laplace approximation weighs it; the answer is the average over the grid.
+    spread and a spread of 0 would shrink all of it away (Chung et al., 2013, Psychometrika 78). The noise is on the
+    scale of the values, where it is normal, so that a value below 0 is no obstacle and a noisy one is pulled up or
+    down, not cut. For each :math:`s` of a grid the mode of :math:`l` is found by Gauss-Newton and its Laplace
+    approximation weighs it; the answer is the average over the grid.
     Multiplying all values by a constant adds its logarithm to all :math:`l`: their differences, and so the ratios,
     depend on no reference type.
 
