@@ -24,12 +24,12 @@ class CalibrationDriftSettings(Settings):
     """What ``configs/simulations/calibration_drift.toml`` may say."""
 
     viewers: int = Field(3_000, ge=100)
-    requests_a_week: int = Field(12_000, ge=100)
-    weeks: int = Field(6, ge=2)
+    requests_a_week: int = Field(16_000, ge=100)
+    weeks: int = Field(5, ge=2)
     from_week: int = Field(2, ge=1)
     responses_fall: dict[str, float] = Field(default_factory=lambda: {"event": 0.3})
-    candidates_improve: dict[str, float] = Field(default_factory=lambda: {"people": 0.5})
-    random_share: float = Field(0.5, gt=0, le=1)
+    candidates_improve: dict[str, float] = Field(default_factory=lambda: {"people": 0.8})
+    random_share: float = Field(1.0, gt=0, le=1)
 
 
 @dataclass(frozen=True)

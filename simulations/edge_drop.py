@@ -98,7 +98,7 @@ def value_lost(ran: Ran, settings: EdgeDropSettings, progress: Progress) -> pd.D
     Returns
     -------
     DataFrame
-        By factors: downstream interactions, gain in engagement, and % of the true factors' gain that is lost.
+        By factors: downstream interactions, gain in engagement, % of the true factors' gain that is lost.
     """
     true = ran.world.truth.importance_factors(reference=settings.reference, per=settings.per)
     ways: dict[str, ImportanceFactors | None] = {"true": true, "estimated": ran.estimates.to_factors(), "none": None}
@@ -128,8 +128,8 @@ def job(settings: EdgeDropSettings, progress: Progress) -> Results:
     truth_plot = forest_plot(ran.estimates.to_factors(), truth=true.factor, title="Importance factors and their truth")
     curves = dose_response_plot(ran.rows, fit_dose_response(ran.rows))
     remarks = (
-        f"{values.n_viewers:,} viewers; curvature {values.curvature:.2f} ± {values.curvature_error:.2f}; pre-period and "
-        f"strata take away {100 * values.pre_correlation**2:.0f} % of the variance",
+        f"{values.n_viewers:,} viewers; curvature {values.curvature:.2f} ± {values.curvature_error:.2f}; pre-period "
+        f"and strata take away {100 * values.pre_correlation**2:.0f} % of the variance",
         f"sample ratio: smallest p {np.nanmin(ratio['p_value']):.3f}; doses against the past: smallest p "
         f"{values.balance['p_value'].min():.3f}; additivity: p {values.additivity_p_value:.3f}",
         *values.notes,

@@ -29,10 +29,10 @@ class NewEntityTypeSettings(Settings):
 
     viewers: int = Field(600, ge=100)
     training_requests: int = Field(12_000, ge=1000)
-    requests_a_day: int = Field(500, ge=50)
+    requests_a_day: int = Field(200, ge=50)
     days: int = Field(21, ge=1)
-    newcomer: str = "newsletter"
-    within_top: int = Field(3, ge=1)
+    newcomer: str = "group"
+    within_top: int = Field(1, ge=1)
     responses_needed: int = Field(400, ge=1)
 
 

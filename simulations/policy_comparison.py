@@ -12,9 +12,10 @@ import statsmodels.api as sm
 from pydantic import Field
 
 import spr
-from simulations.policies import Ranked, Split
+from simulations.policies import Production, Ranked, Split
 from simulations.script import Results, Settings, run_script
 from simulations.world import World
+from spr.errors import ConfigError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -26,14 +27,14 @@ if TYPE_CHECKING:
 class PolicyComparisonSettings(Settings):
     """What ``configs/simulations/policy_comparison.toml`` may say.
 
-    Without bundles, both are fitted on the world's own log: A without random effects and with all factors 1, B as
-    configured.
+    Without bundles one ranker is fitted on the world's own log: A has all factors at 1, B the true factors, as a good
+    experiment would give them.
     """
 
-    viewers: int = Field(600, ge=100)
+    viewers: int = Field(1_200, ge=100)
     training_requests: int = Field(12_000, ge=1000)
-    requests: int = Field(8_000, ge=100)
-    days: int = Field(14, ge=1)
+    requests: int = Field(12_000, ge=100)
+    days: int = Field(28, ge=1)
     config: str = "network"
     bundle_a: Path | None = None
     bundle_b: Path | None = None
@@ -43,16 +44,14 @@ def fit_or_load(
     world: World, settings: PolicyComparisonSettings, progress: Progress
 ) -> dict[str, spr.SecondPassRanker]:
     """Return both rankers by their arm's name."""
-    config = spr.Config.named(settings.config)
-    plain = config.model_copy(update={"random_effects": (), "importance": {}})
-    found = {}
-    for name, path, own in (("A", settings.bundle_a, plain), ("B", settings.bundle_b, config)):
-        if path is not None:
-            found[name] = spr.load(path)
-            continue
-        log = world.tables(settings.training_requests)
-        found[name] = spr.fit(log.impressions, log.viewers, log.entities, config=own, progress=progress)
-    return found
+    if settings.bundle_a is not None and settings.bundle_b is not None:
+        return {"A": spr.load(settings.bundle_a), "B": spr.load(settings.bundle_b)}
+    if settings.bundle_a is not None or settings.bundle_b is not None:
+        raise ConfigError("policy_comparison: one bundle is named; allowed: both bundle_a and bundle_b, or neither")
+    log = world.tables(settings.training_requests)
+    config = spr.Config.named(settings.config).model_copy(update={"importance": {}, "guarantees": ()})
+    plain = spr.fit(log.impressions, log.viewers, log.entities, config=config, progress=progress)
+    return {"A": plain, "B": plain.with_factors(world.truth.importance_factors())}
 
 
 def metrics_of(run: Run) -> pd.DataFrame:
@@ -76,18 +75,19 @@ def compare(
     -------
     DataFrame
         By metric, per viewer: the arms' means in the test; the difference with its 95 % interval (robust errors,
-        activity before the test taken out); the true difference, of all viewers under either, in the same moods.
+        adjusted for activity and the metric before the test); the true difference, of all viewers under either arm.
     """
     split = Split({name: Ranked(ranker, name) for name, ranker in rankers.items()}, salt=f"ab-{settings.seed}")
-    run = partial(world.run, settings.requests, days=settings.days, progress=progress)
-    tested = metrics_of(run(policy=split))
+    before = world.run(settings.requests, days=settings.days, policy=Production(), progress=progress)
+    run = partial(world.run, settings.requests, days=settings.days, after=before, progress=progress)
+    past, tested = metrics_of(before), metrics_of(run(policy=split))
     everybody = {name: metrics_of(run(policy=Ranked(ranker, name))) for name, ranker in rankers.items()}
     in_b = split.arm_of(world.viewer_ids) == "B"
-    design = np.column_stack([np.ones(len(in_b)), in_b, world.activity - world.activity.mean()])
     rows = {}
     for metric in tested.columns:
         if metric == "sessions":
             continue
+        design = np.column_stack([np.ones(len(in_b)), in_b, world.activity, past[metric]])
         fit = sm.OLS(tested[metric].to_numpy(dtype=float), design).fit(cov_type="HC3")
         low, high = fit.conf_int()[1]
         rows[metric] = {

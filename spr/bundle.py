@@ -157,6 +157,44 @@ def file_hashes(path: str | Path) -> dict[str, str]:
     return dict(_read_manifest(Path(path))["sha256"])
 
 
+def unchanged_parts(before: Mapping[str, str], after: str | Path, *, changed: str) -> tuple[str, ...]:
+    """Make sure that a saved bundle differs from another in nothing but one part.
+
+    Parameters
+    ----------
+    before : mapping of str to str
+        Of :func:`file_hashes`, taken before the new bundle was saved: it may have replaced the old one.
+    after : str or Path
+        The new bundle.
+    changed : str
+        The part that may differ: ``calibrators`` or ``factors``.
+
+    Returns
+    -------
+    tuple of str
+        The other parts, whose files all have the same SHA-256.
+
+    Raises
+    ------
+    BundleError
+        When a file of another part differs; it is named.
+    """
+    # The golden margins are those of the calibrators in the bundle.
+    allowed = {changed, "golden"}
+    both = [
+        {file: digest for file, digest in hashes.items() if _part_of(file) not in allowed}
+        for hashes in (before, file_hashes(after))
+    ]
+    other = sorted({file for file, _ in both[0].items() ^ both[1].items()})
+    if other:
+        raise BundleError(f"bundle {after}: {', '.join(other)} changed; only the {changed} should")
+    return tuple(sorted({_part_of(file) for file in both[0]}))
+
+
+def _part_of(file: str) -> str:
+    return file.split("/")[0].removesuffix(".json")
+
+
 def _is_bundle(path: Path) -> bool:
     try:
         return {"schema_version", "config_hash", "sha256"} <= set(_read_json(path / "manifest.json"))

@@ -1,6 +1,6 @@
-"""The command line: ``spr fit | rank | evaluate | recalibrate | warm``, and what other packages add to it.
+"""The command line: ``spr fit | rank | evaluate | recalibrate | warm``, and the commands of other files and packages.
 
-Commands of other packages are found through the entry-point group ``spr.commands``.
+These are found through the entry-point group ``spr.commands``.
 """
 
 from __future__ import annotations
@@ -128,8 +128,8 @@ def recalibrate(
 ) -> None:
     """Fit the calibrator of one first-pass ranker version, if held-out viewers agree; other parts stay as they are."""
     import spr
-    from spr.bundle import check_destination, file_hashes, save
-    from spr.recalibration import recalibrated, unchanged_parts
+    from spr.bundle import check_destination, file_hashes, save, unchanged_parts
+    from spr.recalibration import recalibrated
 
     with readable_errors():
         path = check_destination(out or bundle)
@@ -146,8 +146,8 @@ def recalibrate(
         if not (answer.accepted or force):
             console.print("refused: nothing was written; --force saves it all the same")
             raise typer.Exit(1)
-        save(answer.new, path, check=lambda fresh: unchanged_parts(before, fresh))
-        unchanged = unchanged_parts(before, path)
+        save(answer.new, path, check=lambda fresh: unchanged_parts(before, fresh, changed="calibrators"))
+        unchanged = unchanged_parts(before, path, changed="calibrators")
     console.print(f"{', '.join(unchanged)}: unchanged (sha256)")
     console.print(f"versions of {entity_type} with a curve: {', '.join(answer.new.calibrators.known(entity_type))}")
     console.print(f"saved [bold]{path}[/bold], bundle {answer.new.versions['bundle']}")

@@ -23,7 +23,7 @@ from calibration.families import Response
 from calibration.forms.loglinear import Transforms
 from calibration.response import Method
 from spr.errors import ConfigError, InfeasibleGuarantee, name_unknown
-from spr.reorder import LABEL_KINDS, ImpressionGuarantee, check_guarantees
+from spr.reorder import LABEL_KINDS, ImportanceFactors, ImpressionGuarantee, check_guarantees
 from spr.tables import IMPRESSION_COLUMNS
 
 Aggregation = Literal["mean", "slot_weighted_mean", "max", "noisy_or", "log_sum_exp"]
@@ -218,7 +218,10 @@ class Config(_Section):
     labels, calibration, features, trees, exploration : section, optional
         See the section's class.
     importance : mapping of str to float
-        Factor per edge type; an edge type without one has factor 1.
+        Factor per edge type; an edge type without one has factor 1. In TOML, ``file = "factors.json"`` instead takes
+        them from an experiment (``spr factors``).
+    factors : dict, optional
+        What such a file holds, read with the configuration, so that its hash covers it.
     guarantees : sequence of Guarantee
         Impression guarantees, kept on every page that is not random.
     random_effects : sequence of RandomEffectSettings
@@ -243,6 +246,7 @@ class Config(_Section):
     features: Features = Features()
     trees: TreeSettings = TreeSettings()
     importance: dict[str, Annotated[float, Field(gt=0)]] = {}
+    factors: dict[str, Any] | None = None
     guarantees: tuple[Guarantee, ...] = ()
     random_effects: tuple[RandomEffectSettings, ...] = (RandomEffectSettings(name="member"),)
     exploration: Exploration = Exploration()
@@ -268,7 +272,7 @@ class Config(_Section):
         path = Path(path)
         if not path.is_file():
             raise ConfigError(f"no configuration at {path}")
-        return cls.parse(path.read_text(encoding="utf-8"), source=str(path))
+        return cls.parse(path.read_text(encoding="utf-8"), source=str(path), directory=path.parent)
 
     @classmethod
     def named(cls, name: str) -> Self:
@@ -300,12 +304,13 @@ class Config(_Section):
         return cls.parse((shipped / f"{name}.toml").read_text(encoding="utf-8"), source=f"{name}.toml")
 
     @classmethod
-    def parse(cls, text: str, *, source: str = "config") -> Self:
-        """Read TOML text; ``source`` names it in errors."""
+    def parse(cls, text: str, *, source: str = "config", directory: str | Path = ".") -> Self:
+        """Read TOML text; ``source`` names it in errors, a file of factors is looked for from ``directory``."""
         try:
-            return cls.from_dict(tomllib.loads(text), source=source)
+            content = tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
             raise ConfigError(f"{source}: not TOML: {error}") from error
+        return cls.from_dict(_with_factors(content, source, Path(directory)), source=source)
 
     @classmethod
     def from_dict(cls, content: dict[str, Any], *, source: str = "config") -> Self:
@@ -355,6 +360,13 @@ class Config(_Section):
         return {name: kind.negative_sampling_rate for name, kind in self.entity_types.items()}
 
     @property
+    def importance_factors(self) -> ImportanceFactors:
+        """The factors as a ranker takes them, with an experiment's parts and intervals where there are any."""
+        return (
+            ImportanceFactors.of(self.importance) if self.factors is None else ImportanceFactors.from_dict(self.factors)
+        )
+
+    @property
     def edge_types(self) -> tuple[str, ...]:
         """The edge types of the entity types, in order of first mention."""
         return tuple(dict.fromkeys(kind.edge_type for kind in self.entity_types.values()))
@@ -385,6 +397,18 @@ class Config(_Section):
         taken = sorted({name for name in names if names.count(name) > 1 or name in {"fixed", "unseen"}})
         if taken:
             raise ConfigError(f"{source}: random effects need names of their own; taken: {', '.join(taken)}")
+
+
+def _with_factors(content: dict[str, Any], source: str, directory: Path) -> dict[str, Any]:
+    """Read the file that ``[importance]`` names, if so."""
+    importance = content.get("importance")
+    if not isinstance(importance, dict) or not isinstance(importance.get("file"), str):
+        return content
+    if len(importance) > 1:
+        also = ", ".join(key for key in importance if key != "file")
+        raise ConfigError(f"{source}: [importance] names a file and {also}; allowed: a file, or numbers")
+    factors = ImportanceFactors.read(directory / importance["file"])
+    return {**content, "importance": dict(factors.factor), "factors": factors.to_dict()}
 
 
 def _explain(error: pydantic.ValidationError) -> str:

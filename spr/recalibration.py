@@ -11,15 +11,13 @@ import pandas as pd
 from calibration import reliability_table, with_shadow_scores
 from spr import tables
 from spr.assembly import assemble
-from spr.bundle import file_hashes
-from spr.errors import BundleError, TableError, UnknownEntityType, name_unknown
+from spr.errors import TableError, UnknownEntityType, name_unknown
 from spr.expected import expected_responses
 from spr.glmix.holdout import salted_hashes, unit_interval
 from spr.segments import with_segments
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -261,37 +259,6 @@ def recalibrated(
         family=calibrators.settings.family(entity_type),
     )
     return Recalibration(ranker.with_calibrators(new), judged.to_frame(), (*reasons, *judged.reasons()))
-
-
-def unchanged_parts(before: Mapping[str, str], after: str | Path) -> tuple[str, ...]:
-    """Make sure that a saved bundle differs from another in nothing but its calibrators.
-
-    Parameters
-    ----------
-    before : mapping of str to str
-        Of :func:`spr.bundle.file_hashes`, taken before the new bundle was saved: it may have replaced the old one.
-    after : str or Path
-        The new bundle.
-
-    Returns
-    -------
-    tuple of str
-        The parts whose files all have the same SHA-256: ``coefficients``, ``factors``, ``features``, ``trees``.
-
-    Raises
-    ------
-    BundleError
-        When a file of another part differs; it is named.
-    """
-    # The golden margins are those of the calibrators in the bundle.
-    both = [
-        {file: digest for file, digest in hashes.items() if file.split("/")[0] not in ("calibrators", "golden.json")}
-        for hashes in (before, file_hashes(after))
-    ]
-    changed = sorted({file for file, _ in both[0].items() ^ both[1].items()})
-    if changed:
-        raise BundleError(f"bundle {after}: {', '.join(changed)} changed; only the calibrators should")
-    return tuple(sorted({file.split("/")[0].removesuffix(".json") for file in both[0]}))
 
 
 def _read(

@@ -172,13 +172,17 @@ def dose_response_plot(
     return figure
 
 
-def page_mix_plot(mix: pd.DataFrame, *, title: str = "Page mix under the old and the new factors") -> Figure:
+def page_mix_plot(
+    mix: pd.DataFrame, *, within_top: int, title: str = "Page mix under the old and the new factors"
+) -> Figure:
     """Draw the share of each edge type among the placements, before and after.
 
     Parameters
     ----------
     mix : DataFrame
-        Of :func:`spr.edge_drop.adoption.page_mix`.
+        ``table`` of a :class:`spr.edge_drop.adoption.PageMix`.
+    within_top : int
+        Positions that it is counted on.
     title : str
 
     Returns
@@ -197,7 +201,7 @@ def page_mix_plot(mix: pd.DataFrame, *, title: str = "Page mix under the old and
         panel.annotate(f"{100 * (row['share_after'] - row['share_before']):+.1f}", (at, top), xytext=(0, 3),
                        textcoords="offset points", ha="center", fontsize=8)  # fmt: skip
     panel.set_xticks(place, mix.index)
-    panel.set_ylabel(f"% of the placements in the top {mix.attrs.get('within_top', '')}")
+    panel.set_ylabel(f"% of the placements in the top {within_top}")
     panel.margins(y=0.15)
     panel.legend(frameon=False)
     return figure

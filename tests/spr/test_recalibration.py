@@ -13,10 +13,10 @@ from typer.testing import CliRunner, Result
 import spr
 from calibration import CalibrationError
 from simulations import World
-from spr.bundle import file_hashes
+from spr.bundle import file_hashes, unchanged_parts
 from spr.cli import app
 from spr.errors import BundleError, ConfigError, TableError, UnknownEntityType
-from spr.recalibration import Recalibration, recalibrated, unchanged_parts
+from spr.recalibration import Recalibration, recalibrated
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -295,6 +295,6 @@ def test_recalibrate_worse_shadow_scores_exit_with_1_and_say_why(files: Path, la
 
 def test_unchanged_parts_names_a_file_that_changed(files: Path) -> None:
     hashes = file_hashes(files / "bundle")
-    assert unchanged_parts(hashes, files / "bundle") == ("factors", "features", "trees")
+    assert unchanged_parts(hashes, files / "bundle", changed="calibrators") == ("factors", "features", "trees")
     with pytest.raises(BundleError, match=r"factors\.json changed"):
-        unchanged_parts({**hashes, "factors.json": "0"}, files / "bundle")
+        unchanged_parts({**hashes, "factors.json": "0"}, files / "bundle", changed="calibrators")

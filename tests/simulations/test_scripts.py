@@ -1,0 +1,166 @@
+"""The scripts people run, on small settings: each says what its world was made to show."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tomllib
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from simulations.script import Results, Settings, read_settings
+from spr.errors import ConfigError
+from spr.progress import ignore
+
+SHIPPED = Path(__file__).parents[2] / "configs" / "simulations"
+SCRIPTS = sorted(path.stem for path in SHIPPED.glob("*.toml"))
+
+
+def settings_type(script: str) -> type[Settings]:
+    (kind,) = [
+        kind
+        for kind in vars(import_module(f"simulations.{script}")).values()
+        if isinstance(kind, type) and issubclass(kind, Settings) and kind is not Settings
+    ]
+    return kind
+
+
+def run(script: str, **settings: object) -> Results:
+    results = import_module(f"simulations.{script}").job(settings_type(script)(**settings), ignore)
+    assert isinstance(results, Results)
+    for figure in results.figures.values():
+        figure.canvas.draw()
+    return results
+
+
+def test_every_script_has_shipped_settings_which_are_its_defaults() -> None:
+    assert [
+        *("calibration_drift", "cannibalization", "edge_drop", "guarantee_sweep", "importance_sweep"),
+        *("new_entity_type", "policy_comparison"),
+    ] == SCRIPTS
+    for script in SCRIPTS:
+        kind = settings_type(script)
+        shipped = read_settings(SHIPPED / f"{script}.toml", kind)
+        assert shipped == kind(), script
+        named = set(tomllib.loads((SHIPPED / f"{script}.toml").read_text()))
+        optional = {"page_views", "bundle_a", "bundle_b"}
+        assert set(kind.model_fields) - named <= optional, script
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("viewrs = 3", "viewrs: Extra inputs are not permitted; known settings: .*viewers"),
+        ("viewers = 3", "viewers: Input should be greater than or equal to 1000"),
+        ("viewers = ", "cannot be read"),
+    ],
+)
+def test_wrong_settings_are_named(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "s.toml").write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        read_settings(tmp_path / "s.toml", settings_type("edge_drop"))
+
+
+def test_edge_drop_finds_the_true_factors() -> None:
+    results = run("edge_drop", viewers=30_000, page_views=3000)
+    factors = results.tables["importance factors"]
+    assert ((factors["all_low"] <= factors["truth"]) & (factors["truth"] <= factors["all_high"])).all()
+    pages = results.tables["what pages make of the factors"]
+    assert pages.loc["true", "gain lost %"] == 0
+    assert pages.loc["estimated", "gain lost %"] < 1.0
+    assert pages.loc["none", "gain lost %"] > pages.loc["estimated", "gain lost %"]
+    forms = results.tables["value per edge by form of the curve"]
+    assert (forms["quadratic error"] > 2 * forms["concave error"]).all()
+    assert (np.abs(forms["concave"] - forms["truth"]) < 3.5 * forms["concave error"]).all()
+
+
+def test_edge_drop_of_another_design_and_metric() -> None:
+    results = run(
+        "edge_drop", viewers=4000, page_views=300, doses=(0.5,), metric={"likes": 1, "comments": 5}, per="edge"
+    )
+    assert any("straight line" in remark for remark in results.remarks)
+    assert "factors" in results.figures
+
+
+def test_importance_sweep_trades_one_type_for_the_others() -> None:
+    table = run("importance_sweep", viewers=400, requests=3000, multiples=(0.1, 1.0, 10.0)).tables["importance sweep"]
+    assert table["top_connection"].is_monotonic_increasing
+    assert table["top_follow"].is_monotonic_decreasing
+    np.testing.assert_allclose(table[["top_connection", "top_follow", "top_subscribe"]].sum(axis=1), 1.0)
+    assert table["gain"].idxmax() == 1.0
+    assert (table["of optimal"] <= 1.0).all()
+
+
+def test_cannibalization_is_told_from_competition_for_places() -> None:
+    strengths = {"company": {"hashtag": 1.0}, "event": {"group": -0.8}}
+    results = run("cannibalization", viewers=400, requests=4000, strengths=strengths)
+    plain, full = results.tables.values()
+    assert (np.diag(plain) > 0).all()  # what is promoted gains
+    assert plain.to_numpy()[~np.eye(7, dtype=bool)].max() < 3  # and nothing else does
+    assert full.loc["hashtag", "company"] < plain.loc["hashtag", "company"] - 5
+    assert full.loc["group", "event"] > plain.loc["group", "event"] + 5
+    assert full.loc["people", "people"] == pytest.approx(plain.loc["people", "people"])
+    assert len(results.remarks) == 2
+
+
+def test_guarantees_deliver_more_and_cost_more_as_they_grow() -> None:
+    table = run("guarantee_sweep", viewers=300, requests=1500, shares=(0.0, 0.2, 0.4), slacks=(1.0, 4.0)).tables[
+        "guarantee sweep"
+    ]
+    for slack in (1.0, 4.0):
+        of_slack = table.loc[slack]
+        assert of_slack["delivered"].is_monotonic_increasing
+        assert of_slack["gain lost %"].is_monotonic_increasing
+        assert of_slack["gain lost %"].iloc[0] == 0
+    assert table.loc[(4.0, 0.4), "gain lost %"] < table.loc[(1.0, 0.4), "gain lost %"]
+
+
+def test_a_newcomer_learns_sooner_with_a_guarantee() -> None:
+    with pytest.raises(ConfigError, match="Did you mean 'group'"):
+        run("new_entity_type", newcomer="grop")
+    results = run(
+        "new_entity_type", viewers=150, training_requests=1500, requests_a_day=100, days=4, responses_needed=30
+    )
+    (table,) = results.tables.values()
+    without, with_it = table["responses"]
+    assert with_it > 1.1 * without
+    assert table["of them on random pages"].nunique() == 1  # guarantees are off there, and the moods are the same
+
+
+def test_policy_comparison_holds_the_test_against_the_truth() -> None:
+    results = run("policy_comparison", viewers=150, training_requests=1500, requests=1500, days=7)
+    table = results.tables["A/B test"]
+    assert (table["low"] < table["difference"]).all()
+    assert (table["difference"] < table["high"]).all()
+    held = (table["low"] <= table["true difference"]) & (table["true difference"] <= table["high"])
+    assert held.mean() > 0.6
+    assert table.loc["formed_connection", "true difference"] > 0  # B values connections
+    with pytest.raises(ConfigError, match="one bundle is named"):
+        run("policy_comparison", bundle_a=Path("nowhere"))
+
+
+def test_drift_is_found_where_it_was_made_and_a_refit_mends_it() -> None:
+    results = run("calibration_drift", viewers=1000, requests_a_week=6000, weeks=3, responses_fall={"newsletter": 0.4})
+    status, errors = results.tables.values()
+    assert "responses_drifted" in set(status.loc["newsletter"])
+    assert "responses_drifted" not in set(status.loc["people"])
+    never, asked = errors.filter(like="never").iloc[-1, 0], errors.filter(like="when asked").iloc[-1, 0]
+    assert asked < never
+
+
+def test_a_script_runs_from_an_empty_folder_and_shows_wrong_settings_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "small.toml").write_text("viewers = 300\nrequests = 600\nmultiples = [0.5, 1.0, 2.0]\n")
+    command = [sys.executable, "-m", "simulations.importance_sweep", "small.toml", "--out", "made"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert "importance sweep" in done.stdout
+    assert sorted(path.name for path in (tmp_path / "made").iterdir()) == [
+        "importance-sweep.csv",
+        "importance_sweep.png",
+    ]
+    (tmp_path / "small.toml").write_text("viewers = 3\n")
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stdout.startswith("ConfigError: small.toml: viewers:")
