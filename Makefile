@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart lastfm test test-slow test-peers peer-data lint bench bench-calibration bench-large notebooks clean
+.PHONY: help quickstart lastfm test test-slow test-peers peer-data lint bench bench-calibration bench-importance bench-large notebooks clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -47,6 +47,9 @@ bench: peer-data  ## benchmarks: each prints its ratio to a peer in the same run
 
 bench-calibration: .venv-peers/installed peer-data  ## calibrators beside their peers; the peers need 6 GB, most of it torch
 	PYTHONPATH=. .venv-peers/bin/python tests/benchmarks/bench_calibration.py --real
+
+bench-importance: .venv/installed  ## importance factors against the truth, 2,000 experiments: an hour
+	$(BIN)/python tests/benchmarks/bench_importance.py 2000
 
 bench-large: .venv/installed  ## 20 million rows, 1 million members: minutes, and 6 GB
 	$(BIN)/python tests/benchmarks/bench_scale.py large

@@ -66,8 +66,16 @@ def sweep(settings: GuaranteeSweepSettings, progress: Progress) -> pd.DataFrame:
     return table
 
 
-def plot_sweep(table: pd.DataFrame, settings: GuaranteeSweepSettings) -> Figure:
-    """Draw what is delivered, and what it costs."""
+def supply(settings: GuaranteeSweepSettings) -> float:
+    """Return the share that a guarantee of everything delivers: there are no more cohorts of the type."""
+    world = World(settings.viewers, seed=settings.seed)
+    all_of_it = ImpressionGuarantee("all", "edge_type", settings.edge_type, share=1.0, within_top=settings.within_top)
+    run = world.run(settings.requests, policy=ExpectedGain(guarantees=(all_of_it,)))
+    return top_shares(run, settings.within_top)[settings.edge_type]
+
+
+def plot_sweep(table: pd.DataFrame, most: float, settings: GuaranteeSweepSettings) -> Figure:
+    """Draw what is delivered, and what it costs; ``most`` is the supply."""
     from calibration.plots.axes import COLOURS, GREY, MARKERS, panel_grid
 
     figure, grid = panel_grid(
@@ -79,11 +87,14 @@ def plot_sweep(table: pd.DataFrame, settings: GuaranteeSweepSettings) -> Figure:
         delivered = 100 * of_slack["delivered"]
         for panel, x, y in ((kept, 100 * of_slack.index, delivered), (cost, delivered, of_slack["gain lost %"])):
             panel.plot(x, y, color=COLOURS[place], marker=MARKERS[place], label=f"slack {slack:g}")
-    kept.axline((0, 0), slope=1, color=GREY, linestyle=":", linewidth=1)
+    top = 100 * max(*settings.shares, most)
+    kept.plot([0, top], [0, top], color=GREY, linestyle=":", linewidth=1)
+    kept.axhline(100 * most, color=GREY, linewidth=1)
+    kept.annotate("all there is", (0, 100 * most), xytext=(2, 3), textcoords="offset points", fontsize=8, color=GREY)
     kept.set_xlabel("% guaranteed")
     kept.set_ylabel("% delivered, all viewers")
     kept.set_ylim(0, None)
-    kept.legend(frameon=False)
+    kept.legend(frameon=False, loc="lower right")
     cost.set_xlabel("% delivered")
     cost.set_ylabel("% of the gain in engagement lost")
     cost.legend(frameon=False)
@@ -93,7 +104,11 @@ def plot_sweep(table: pd.DataFrame, settings: GuaranteeSweepSettings) -> Figure:
 def job(settings: GuaranteeSweepSettings, progress: Progress) -> Results:
     """Sweep, and draw."""
     table = sweep(settings, progress)
-    return Results({"guarantee sweep": table}, {"guarantee_sweep": plot_sweep(table, settings)})
+    most = supply(settings)
+    remark = (
+        f"supply: {settings.edge_type} can have {100 * most:.1f} % of the placements in the top {settings.within_top}"
+    )
+    return Results({"guarantee sweep": table}, {"guarantee_sweep": plot_sweep(table, most, settings)}, (remark,))
 
 
 if __name__ == "__main__":

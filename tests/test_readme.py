@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 README = Path(__file__).parents[1] / "README.md"
-PAGES = [README, *(README.parent / page / "README.md" for page in ("calibration", "spr/glmix"))]
+PAGES = [README, *(README.parent / page / "README.md" for page in ("calibration", "spr/edge_drop", "spr/glmix"))]
 BLOCKS = [
     block
     for page in PAGES

@@ -1,7 +1,8 @@
 """Importance factors held against the truth of a made network: bias, coverage, variance beside one arm per type, value.
 
-``python tests/benchmarks/bench_importance.py [experiments]``: 200 by default, as in CI; the figures of the closing note
-are of 2,000. Every line is of fixed seeds; the Monte-Carlo error stands beside each share.
+``python tests/benchmarks/bench_importance.py [experiments] [3 | 7 ...]``: 100 experiments, networks of 3 and of 7 edge
+types; ``make bench-importance`` runs 2,000, which takes an hour. Every line is of fixed seeds; the Monte-Carlo error
+stands beside each share.
 """
 
 from __future__ import annotations
@@ -214,9 +215,9 @@ def print_value(n: int) -> None:
 
 
 if __name__ == "__main__":
-    n = int(sys.argv[1]) if len(sys.argv) > 1 else 200
+    n = int(sys.argv[1]) if len(sys.argv) > 1 else 100
     start = time.process_time()
-    for n_types in (3, 7):
+    for n_types in [int(argument) for argument in sys.argv[2:]] or [3, 7]:
         print_coverage(n_types, n)
         print_aa(n_types, 3 * n // 4)
         print_variance(n_types, n // 4)

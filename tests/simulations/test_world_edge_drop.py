@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from simulations import Behaviour, EdgeDropExperiment, World
-from simulations.policies import Production
+from simulations.policies import ExpectedGain, Production, Shuffled
 from simulations.response_curves import CURVES
 from spr.edge_drop import estimate_edge_values
 
@@ -90,3 +90,22 @@ def test_factors_of_a_large_experiment_are_the_truth_s() -> None:
         low, high = factors.simultaneous[place]
         assert low <= truth.loc[edge_type, "factor_per_downstream_edge"] <= high
     assert 0.6 < values.pre_correlation**2 < 0.85
+
+
+def test_value_per_downstream_edge_makes_more_of_pages_than_value_per_edge() -> None:
+    """Where P(downstream | edge) differs between types, V alone counts it twice."""
+    # types whose edges seldom become engaged are worth more when they do
+    per_edge = dict(zip(CURVES, (0.02, 0.2, 0.05, 0.03, 0.25, 0.02, 0.1), strict=True))
+    behaviour = Behaviour(edge_type_of={name: name for name in CURVES}, engagement_per_edge=per_edge)
+    world = World(n_viewers=3000, seed=2, behaviour=behaviour)
+    truth = world.truth.edge_values(reference="people")
+    share = truth["factor_per_edge"] / truth["factor_per_downstream_edge"]
+    assert share.max() / share.min() > 1.4  # the worlds' P(downstream | edge) differ by as much
+    gains, totals = {}, {}
+    for per in ("downstream_edge", "edge"):
+        factors = world.truth.importance_factors(reference="people", per=per)
+        run = world.run(20_000, policy=ExpectedGain(factors))
+        gains[per] = run.totals["expected_gain"]
+        totals[per] = world.run(20_000, policy=Shuffled(), after=run).totals["expected_engagement"]
+    assert gains["downstream_edge"] > gains["edge"]
+    assert totals["downstream_edge"] > totals["edge"]
