@@ -21,6 +21,7 @@ ENTITY_TYPES = tuple(CURVES)
 KINDS = ("likes", "comments", "reshares")
 COHORT_SIZE = 6
 MAX_COHORTS = 12
+DOWNSTREAM_WINDOW_DAYS = 7.0
 
 _OWN_EDGE_TYPES = {name: curve.edge_type for name, curve in CURVES.items()}
 _ENGAGEMENT = {"connection": 0.10, "follow": 0.04, "subscribe": 0.07}
@@ -58,7 +59,8 @@ class Behaviour:
     spillover : float, default 0
         In [0, 1): how much a viewer's engagement falls with the mean relative loss of its connections.
     downstream_delay_days : float, default 2
-        Mean time from a response to the interaction that makes its edge an engaged one.
+        Mean time from a response to the interaction that makes its edge an engaged one; below 7, the label's window,
+        which no interaction is later than.
 
     Raises
     ------
@@ -89,7 +91,7 @@ class Behaviour:
             ("base_engagement", "0 or more", self.base_engagement >= 0),
             ("activity_noise", "0 or more", self.activity_noise >= 0),
             ("spillover", "0 or more, below 1", 0 <= self.spillover < 1),
-            ("downstream_delay_days", "above 0", self.downstream_delay_days > 0),
+            ("downstream_delay_days", "above 0, below 7", 0 < self.downstream_delay_days < DOWNSTREAM_WINDOW_DAYS),
         ):
             if not right:
                 raise InvalidModelInput(f"Behaviour: {what} is {getattr(self, what)}; allowed: {allowed}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -65,6 +66,9 @@ class PageViews:
     slot_uniform, response_uniform, downstream_uniform : float64[C, 6]
     engaged : float64[V, T]
         Engaged edges of each viewer when the chunk begins.
+    counters : mapping of int to (dict of str to int)
+        Of each viewer, impressions delivered so far over the run, "total" and by guarantee: policies that keep
+        guarantees count here, so that they hold no state and serve any number of runs.
     """
 
     world: World
@@ -85,6 +89,7 @@ class PageViews:
     response_uniform: Floats
     downstream_uniform: Floats
     engaged: Floats
+    counters: defaultdict[int, dict[str, int]]
 
     @property
     def n_requests(self) -> int:
@@ -223,7 +228,9 @@ def draw_page_views(
         there = ~np.isin(entity_type, [ENTITY_TYPES.index(t) for t in without])
         cohorts = {column: values[there] for column, values in cohorts.items()}
     request_id = names(f"{prefix}{first_number + number:07d}" for number in range(n))
-    return PageViews(world, request_id, at, viewer, request_uniform, engaged=np.empty((0, 0)), **cohorts)
+    return PageViews(
+        world, request_id, at, viewer, request_uniform, engaged=np.empty((0, 0)), counters=defaultdict(dict), **cohorts
+    )
 
 
 def _draw_cohorts(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -123,7 +123,6 @@ class ExpectedGain:
 
     factors: ImportanceFactors | None = None
     guarantees: Sequence[ImpressionGuarantee] = ()
-    _counters: dict[int, dict[str, int]] = field(default_factory=dict, repr=False, compare=False)
 
     def place(self, views: PageViews) -> Placed:
         """Place by value, then keep the guarantees page by page."""
@@ -137,21 +136,20 @@ class ExpectedGain:
         ends = np.searchsorted(views.request, np.arange(views.n_requests + 1))
         for request, viewer in enumerate(views.viewer.tolist()):
             page = slice(int(ends[request]), int(ends[request + 1]))
-            position[page] = self._arrange(viewer, value[page], edge_type[page])
+            position[page] = self._arrange(views.counters[viewer], value[page], edge_type[page])
         return Placed(position, placed.propensity, placed.policy)
 
-    def _arrange(self, viewer: int, value: Floats, edge_type: npt.NDArray[np.object_]) -> Integers:
-        counted = self._counters.setdefault(viewer, {"total": 0, **dict.fromkeys([g.name for g in self.guarantees], 0)})
-        delivered = {g.name: counted[g.name] for g in self.guarantees}
+    def _arrange(self, counted: dict[str, int], value: Floats, edge_type: npt.NDArray[np.object_]) -> Integers:
+        delivered = {g.name: counted.get(g.name, 0) for g in self.guarantees}
         labels = {"edge_type": edge_type}
-        kept = arrange(value, labels, self.guarantees, delivered=delivered, delivered_total=counted["total"])  # type: ignore[arg-type] # the label kind is a Literal
+        kept = arrange(value, labels, self.guarantees, delivered=delivered, delivered_total=counted.get("total", 0))  # type: ignore[arg-type] # the label kind is a Literal
         position = np.empty(len(value), dtype=np.int64)
         position[kept.order] = np.arange(len(value))
         top = max(g.within_top for g in self.guarantees)
-        counted["total"] += min(top, len(value))
+        counted["total"] = counted.get("total", 0) + min(top, len(value))
         for guarantee in self.guarantees:
             within = edge_type[kept.order[: guarantee.within_top]]
-            counted[guarantee.name] += int((within == guarantee.label).sum())
+            counted[guarantee.name] = delivered[guarantee.name] + int((within == guarantee.label).sum())
         return position
 
 
@@ -183,7 +181,6 @@ class Ranked:
 
     ranker: SecondPassRanker
     name: str = "spr"
-    _counters: dict[int, dict[str, int]] = field(default_factory=dict, repr=False, compare=False)
 
     def place(self, views: PageViews) -> Placed:
         """Rank every page; where guarantees count over sessions, each viewer's first sessions before the later ones."""
@@ -202,11 +199,10 @@ class Ranked:
         some, world, guarantees = views.only(turn), views.world, self.ranker.guarantees
         cohorts, requests = np.flatnonzero(turn[views.request]), np.flatnonzero(turn)
         table = some.to_requests()
-        none = {"total": 0, **{g.name: 0 for g in guarantees}}
-        counters = [self._counters.setdefault(int(viewer), dict(none)) for viewer in some.viewer]
+        counters = [views.counters[viewer] for viewer in some.viewer.tolist()]
         n_rows = np.bincount(some.request, minlength=some.n_requests) * some.entity.shape[1]
-        for name in none:
-            table[f"delivered_{name}"] = np.repeat([counted[name] for counted in counters], n_rows)
+        for name in ("total", *(g.name for g in guarantees)):
+            table[f"delivered_{name}"] = np.repeat([counted.get(name, 0) for counted in counters], n_rows)
         pages = self.ranker.rank_pages(table, world.viewers, world.entities)
         for page, request, counted in zip(pages, requests, counters, strict=True):
             batch, order = page.values.batch, page.order
@@ -220,11 +216,12 @@ class Ranked:
                 placed.policy[request] = "random"
                 continue
             if guarantees:
-                counted["total"] += min(max(g.within_top for g in guarantees), len(order))
+                counted["total"] = counted.get("total", 0) + min(max(g.within_top for g in guarantees), len(order))
             for guarantee in guarantees:
                 kind = guarantee.label_kind
                 label = page.values.edge_type if kind == "edge_type" else getattr(batch, kind)
-                counted[guarantee.name] += int((label[order[: guarantee.within_top]] == guarantee.label).sum())
+                delivered = int((label[order[: guarantee.within_top]] == guarantee.label).sum())
+                counted[guarantee.name] = counted.get(guarantee.name, 0) + delivered
 
 
 @dataclass(frozen=True)
@@ -234,7 +231,7 @@ class Split:
     Parameters
     ----------
     arms : mapping of str to Policy
-        By name, which the pages carry; equal shares of viewers.
+        By name, which their pages carry unless they are random; equal shares of viewers.
     salt : str
         Viewers are dealt out by a salted hash of their id.
     """
@@ -260,11 +257,13 @@ class Split:
         """Place each page by the arm of its viewer."""
         arm = self.arm_of(views.world.viewer_ids)[views.viewer]
         position, propensity = np.empty(views.n_cohorts, dtype=np.int64), np.full(views.n_cohorts, np.nan)
+        shown = arm.copy()
         for name, policy in self.arms.items():
             mine = arm == name
             placed, cohorts = policy.place(views.only(mine)), mine[views.request]
             position[cohorts], propensity[cohorts] = placed.position, placed.propensity
-        return Placed(position, propensity, arm)
+            shown[mine] = np.where(placed.policy == "random", placed.policy, name)
+        return Placed(position, propensity, shown)
 
 
 def _session_number(viewer: Integers) -> Integers:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -11,12 +12,12 @@ import numpy as np
 import pandas as pd
 from scipy.special import pdtrik
 
-from simulations.behaviour import COHORT_SIZE, ENTITY_TYPES, KINDS, MAX_COHORTS
+from simulations.behaviour import COHORT_SIZE, DOWNSTREAM_WINDOW_DAYS, ENTITY_TYPES, KINDS, MAX_COHORTS
 from simulations.outcomes import behave
 from simulations.page_views import LOG_START, PageViews, draw_page_views
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     import numpy.typing as npt
 
@@ -76,6 +77,8 @@ class Run:
         Engagement a week that these bring, by the value of each viewer's next edge when its chunk began.
     formed : tuple of FormedEdges
         By chunk.
+    counters : mapping of int to (dict of str to int)
+        Impressions delivered to each viewer, where a policy counts them; a run that comes after goes on from them.
     """
 
     world: World
@@ -91,6 +94,7 @@ class Run:
     expected_edges: Floats
     expected_gain: Floats
     formed: tuple[FormedEdges, ...]
+    counters: Mapping[int, Mapping[str, int]]
 
     @cached_property
     def viewers(self) -> pd.DataFrame:
@@ -190,6 +194,7 @@ def simulate(
         a.copy() for a in ((world.edge_counts, world.engaged_counts) if after is None else (after.edges, after.engaged))
     )
     waiting = _Waiting.nobody()
+    counters = defaultdict(dict, {} if after is None else {viewer: dict(n) for viewer, n in after.counters.items()})
     by_type = np.zeros((world.n_viewers, n_types + 1))
     sessions = np.zeros(world.n_viewers, dtype=np.int64)
     placements = np.zeros((len(ENTITY_TYPES), MAX_COHORTS), dtype=np.int64)
@@ -197,7 +202,7 @@ def simulate(
     formed, done = [], 0
     progress("page views", 0, n_requests)
     for number, drawn in enumerate(_draw_chunks(world, n_requests, days, period, start, without)):
-        views = replace(drawn, engaged=engaged.copy())
+        views = replace(drawn, engaged=engaged.copy(), counters=counters)
         placed = policy.place(views)
         outcomes = behave(views, placed.position)
         part = _form(views, outcomes, np.random.default_rng([world.seed, 5, number, period]))
@@ -221,7 +226,7 @@ def simulate(
     return Run(
         world, period, n_requests, start + pd.Timedelta(days=days), sessions, by_type,
         poisson(uniform, by_type @ behaviour.kind_shares), edges, engaged, placements, expected_edges, expected_gain,
-        tuple(formed),
+        tuple(formed), counters,
     )  # fmt: skip
 
 
@@ -283,7 +288,9 @@ def _draw_chunks(
 def _form(views: PageViews, outcomes: Outcomes, rng: np.random.Generator) -> FormedEdges:
     """Collect the edges that responses formed; delay and kind of what follows are drawn for every entity."""
     shape = outcomes.response.shape
-    delay = rng.standard_exponential(shape) * views.world.behaviour.downstream_delay_days * _DAY
+    # A share 1 - (1 - u)^(1/k) of the label's window: Beta(1, k), of the wanted mean and never later than the window.
+    k = DOWNSTREAM_WINDOW_DAYS / views.world.behaviour.downstream_delay_days - 1.0
+    delay = (1.0 - (1.0 - rng.random(shape)) ** (1.0 / k)) * DOWNSTREAM_WINDOW_DAYS * _DAY
     kind = rng.random(shape)
     cohort, slot = np.nonzero(outcomes.response)
     request = views.request[cohort]

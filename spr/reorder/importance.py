@@ -227,7 +227,7 @@ class ImportanceFactors:
         Examples
         --------
         >>> from simulations import EdgeDropExperiment, World
-        >>> world = World(8000, seed=1)
+        >>> world = World(20_000, seed=1)
         >>> experiment = EdgeDropExperiment(("connection", "follow", "subscribe"), salt="docs")
         >>> table = world.edge_drop(experiment.assign(world.viewers), rng=1)
         >>> factors = ImportanceFactors.from_experiment(table, "engagement", reference="follow")

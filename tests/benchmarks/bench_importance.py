@@ -167,7 +167,8 @@ def print_aa(n_types: int, n: int) -> None:
     found = run(partial(rejected, n_types=n_types), range(10_000, 10_000 + n))
     each = np.array([one["each"] for one in found])
     print(f"\nA/A, {n_types} edge types, {n} experiments: a value that differs from 0 at 5 % (bar: 4-6 %)")
-    print(f"  any one type {share(each.ravel()[::n_types])}, mean over types {100 * each.mean():.1f} %")
+    for place, name in enumerate(edge_types(n_types)):
+        print(f"  {name:14} {share(each[:, place])}")
     print(f"  all types jointly {share([one['joint'] for one in found])}")
 
 

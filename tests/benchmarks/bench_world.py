@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import resource
 import time
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from simulations import World
 from simulations.policies import ExpectedGain
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 PAGES, WITH_TABLES = 1_000_000, 100_000
 

@@ -187,7 +187,7 @@ def test_actions_follow_responses_after_a_delay(world: World) -> None:
     first = actions[actions["action"] == "response"].groupby(["request_id", "entity_type", "entity_id"])["at"].first()
     later = actions[actions["action"] != "response"].set_index(["request_id", "entity_type", "entity_id"])["at"]
     delay = (later - first.reindex(later.index)).dt.total_seconds() / 86_400
-    assert delay.min() >= 0
+    assert 0 <= delay.min() < delay.max() <= 7
     assert delay.mean() == pytest.approx(2.0, rel=0.15)
 
 

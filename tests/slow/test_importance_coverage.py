@@ -1,4 +1,4 @@
-"""Two hundred simulated experiments: the intervals of importance factors cover, A/A alarms are rare, variance is low."""
+"""Two hundred simulated experiments: intervals of importance factors cover, A/A alarms are rare, variance is low."""
 
 from __future__ import annotations
 
