@@ -18,7 +18,6 @@ from spr.glmix import GLMixClassifier, RandomEffect
 from spr.glmix.holdout import salted_hashes, unit_interval
 from spr.progress import Progress, ignore
 from spr.ranker import SecondPassRanker
-from spr.reorder import ImportanceFactors
 from spr.segments import with_segments
 from spr.selection import choose_effects, choose_trees, later_random_pages
 from spr.trees import CohortTrees, refit_on_all
@@ -110,7 +109,7 @@ def fit(
         trees=trees,
         effects=effects,
         unseen_correction=model.unseen_correction_ if any(s.key == "viewer_id" for s in specs) else (0.0, 1.0),
-        factors=ImportanceFactors.of(config.importance),
+        factors=config.importance,
         history=(seen_by_trees, learnt_from),
     )
 
