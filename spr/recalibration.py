@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
@@ -263,8 +263,10 @@ def recalibrated(
     return Recalibration(ranker.with_calibrators(new), judged.to_frame(), (*reasons, *judged.reasons()))
 
 
-def unchanged_parts(before: Mapping[str, str], after: str | Path) -> tuple[str, ...]:
-    """Make sure that a saved bundle differs from another in nothing but its calibrators.
+def unchanged_parts(
+    before: Mapping[str, str], after: str | Path, *, new: Literal["calibrators", "factors"] = "calibrators"
+) -> tuple[str, ...]:
+    """Make sure that a saved bundle differs from another in nothing but one part.
 
     Parameters
     ----------
@@ -272,26 +274,30 @@ def unchanged_parts(before: Mapping[str, str], after: str | Path) -> tuple[str, 
         Of :func:`spr.bundle.file_hashes`, taken before the new bundle was saved: it may have replaced the old one.
     after : str or Path
         The new bundle.
+    new : {"calibrators", "factors"}, default "calibrators"
+        The part that may differ.
 
     Returns
     -------
     tuple of str
-        The parts whose files all have the same SHA-256: ``coefficients``, ``factors``, ``features``, ``trees``.
+        The parts whose files all have the same SHA-256: ``calibrators``, ``coefficients``, ``factors``, ``features``,
+        ``trees``, without the new one.
 
     Raises
     ------
     BundleError
         When a file of another part differs; it is named.
     """
-    # The golden margins are those of the calibrators in the bundle.
+    # The golden margins are those of the calibrators in the bundle; no factor moves a margin.
+    may_differ = {"calibrators": ("calibrators", "golden.json"), "factors": ("factors.json",)}[new]
     both = [
-        {file: digest for file, digest in hashes.items() if file.split("/")[0] not in ("calibrators", "golden.json")}
+        {file: digest for file, digest in hashes.items() if file.split("/")[0] not in may_differ}
         for hashes in (before, file_hashes(after))
     ]
     changed = sorted({file for file, _ in both[0].items() ^ both[1].items()})
     if changed:
-        raise BundleError(f"bundle {after}: {', '.join(changed)} changed; only the calibrators should")
-    return tuple(sorted({file.split("/")[0].removesuffix(".json") for file in both[0]}))
+        raise BundleError(f"bundle {after}: {', '.join(changed)} changed; only the {new} should")
+    return tuple(sorted({file.split("/")[0].removesuffix(".json") for file in both[0]} - {"golden"}))
 
 
 def _read(
