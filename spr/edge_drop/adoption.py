@@ -169,6 +169,27 @@ def with_known_factors(ranker: SecondPassRanker, factors: ImportanceFactors) -> 
     return ranker.with_factors(factors)
 
 
+def compare_factors(ranker: SecondPassRanker, factors: ImportanceFactors) -> pd.DataFrame:
+    """Put the factors that are served beside those that would be.
+
+    Parameters
+    ----------
+    ranker : SecondPassRanker
+        With the factors that are served now.
+    factors : ImportanceFactors
+
+    Returns
+    -------
+    DataFrame
+        By edge_type of the ranker's configuration: ``before``, ``after`` (1 where the factors do not name the type) and
+        ``decision``, what the experiment says of the new one; empty where nothing was decided.
+    """
+    edge_types = list(ranker.config.edge_types)
+    decision = [factors.decision.get(t, "" if t in factors.factor else "not named: 1") for t in edge_types]
+    columns = {"before": ranker.factors.at(edge_types), "after": factors.at(edge_types), "decision": decision}
+    return pd.DataFrame(columns, index=pd.Index(edge_types, name="edge_type"))
+
+
 def _order(pages: Sequence[Page]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the cohorts of all placements and their positions."""
     cohort = np.concatenate([page.order for page in pages])
@@ -202,7 +223,7 @@ def _mix(
         )
         how = {"factor": "first", "share": "sum", "first": "sum", "position": "mean"}
         sides[side] = frame.groupby(key).agg(how)
-    columns = {}
+    columns: dict[str, pd.Series] = {}
     for column in ("factor", "share", "first", "position"):
         columns |= {f"{column}_{side}": table[column] for side, table in sides.items()}
         if column != "factor":

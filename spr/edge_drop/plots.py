@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -96,7 +96,7 @@ def forest_plot(
     panel.set_xticks(_ticks(low, high))
     panel.xaxis.set_major_formatter(FuncFormatter(lambda factor, _: f"{factor:g}"))
     panel.xaxis.set_minor_locator(NullLocator())
-    heading = {"va": "bottom", "fontsize": 9, "color": "#444444", "transform": panel.transAxes}
+    heading: dict[str, Any] = {"va": "bottom", "fontsize": 9, "color": "#444444", "transform": panel.transAxes}
     panel.text(1.03, 1.0, "served", **heading)
     if of_experiment:
         panel.text(1.17, 1.0, "ratio [interval] in the experiment", **heading)
@@ -149,7 +149,7 @@ def dose_response_plot(
         panel.axhline(0.0, color=GREY, linewidth=0.8, zorder=1)
         panel.plot(along, slope * along, color=GREY, linestyle="--", linewidth=1.4, label="slope at dose 0", zorder=2)
         panel.plot(along, _loss(rows, fit, number, along), color=OTHER_INK, linewidth=2, label="fitted curve", zorder=3)
-        bars = {"color": INK, "markersize": 5, "capsize": 3, "linewidth": 1.2, "zorder": 4}
+        bars: dict[str, Any] = {"color": INK, "markersize": 5, "capsize": 3, "linewidth": 1.2, "zorder": 4}
         panel.errorbar(at, mean, half, fmt="o", label="mean at the dose, 95 %", **bars)
         panel.set_title(edge_type, fontsize=11)
         panel.set_xlabel("share of edges dropped")
@@ -160,7 +160,7 @@ def dose_response_plot(
         figure.axes[0].legend(fontsize=8, frameon=False)
     else:
         handles, labels = figure.axes[0].get_legend_handles_labels()
-        where = {"loc": "upper center", "bbox_to_anchor": (0.5, 1 - 0.38 / figure.get_size_inches()[1])}
+        where: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, 1 - 0.38 / figure.get_size_inches()[1])}
         figure.legend(handles, labels, ncols=3, frameon=False, fontsize=9, **where)
     return figure
 
@@ -205,7 +205,7 @@ def page_mix_plot(mix: PageMix, *, title: str = "Where cohorts of each edge type
         panel.set_title(name, fontsize=10)
     if not before_only:
         handles, labels = figure.axes[0].get_legend_handles_labels()
-        where = {"loc": "lower center", "bbox_to_anchor": (0.5, 0.0)}
+        where: dict[str, Any] = {"loc": "lower center", "bbox_to_anchor": (0.5, 0.0)}
         figure.legend(handles, labels, ncols=2, frameon=False, fontsize=9, **where)
     return figure
 
@@ -257,13 +257,13 @@ def _draw_row(panel: Axes, row: int, name: str, factors: ImportanceFactors, trut
             panel.plot(bound, row, marker if cut else "|", color=ink, markersize=size, clip_on=False, zorder=3)
     if estimate is not None and not is_reference:
         marker = "o" if estimate > low else "<"
-        style = {"markerfacecolor": "white", "markeredgewidth": 1.6, "markersize": 8, "zorder": 4}
+        style: dict[str, Any] = {"markerfacecolor": "white", "markeredgewidth": 1.6, "markersize": 8, "zorder": 4}
         panel.plot(max(estimate, low), row, marker, color=ink, clip_on=False, **style)
     below = 0.21 if factors.estimate else 0.0
     panel.plot(served, row + below, "s" if is_reference else "D", color=ink, markersize=6, clip_on=False, zorder=5)
     if truth.get(name, 0.0) > 0:
         panel.plot(truth[name], row - 0.22, "x", color="black", markersize=7, markeredgewidth=1.8, zorder=6)
-    words = {"va": "center", "fontsize": 9, "color": "#6b6b6b" if kept else "black"}
+    words: dict[str, Any] = {"va": "center", "fontsize": 9, "color": "#6b6b6b" if kept else "black"}
     across = panel.get_yaxis_transform()
     panel.text(1.03, row, f"{served:.3g}", transform=across, fontweight="bold", **words)
     if is_reference or not (name in factors.interval or estimate is not None):
@@ -286,7 +286,7 @@ def _name_marks(figure: Figure, panel: Axes, factors: ImportanceFactors, truth: 
     """Put a legend of the marks that are there under the title."""
     marks = []
     if factors.estimate:
-        style = {"markerfacecolor": "white", "markeredgewidth": 1.6}
+        style: dict[str, Any] = {"markerfacecolor": "white", "markeredgewidth": 1.6}
         marks += panel.plot([], [], "o-", color=INK, label="ratio in the experiment, interval", **style)
     marks += panel.plot([], [], "D", color=INK, label="factor that is served")
     if truth:
@@ -294,14 +294,14 @@ def _name_marks(figure: Figure, panel: Axes, factors: ImportanceFactors, truth: 
     if any(made != USE for made in factors.decision.values()):
         marks += panel.plot([], [], "D", color=GREY, label=KEEP.split(":")[0])
     across, down = figure.get_size_inches()
-    where = {"loc": "upper left", "bbox_to_anchor": (0.1 / across, 1 - 0.33 / down)}
+    where: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (0.1 / across, 1 - 0.33 / down)}
     figure.legend(handles=marks, ncols=len(marks), frameon=False, fontsize=9, handletextpad=0.4, **where)
 
 
 def _loss(rows: EdgeDropRows, fit: DoseResponse, place: int, dose: Floats) -> Floats:
     """Return the fitted loss of one edge type at some doses."""
     if fit.form != "quadratic":
-        return fit.loss[place] * power_loss(dose, fit.curvature)
+        return np.asarray(fit.loss[place] * power_loss(dose, fit.curvature))
     size = len(rows.edge_types)
     coefficient = np.linalg.lstsq(fit.design, rows.outcome - fit.residual, rcond=None)[0]
     # After the levels: slopes, squares, and the products of both with each covariate.
@@ -334,7 +334,9 @@ def _draw_mix(panel: Axes, table: pd.DataFrame, column: str, *, before_only: boo
     most = max(float(table[f"{column}_{side}"].max()) for side in sides)
     for side, (shift, label) in sides.items():
         values = table[f"{column}_{side}"].to_numpy()
-        fill = {"color": "#d9d9d9", "edgecolor": "#555555"} if side == "before" else {"color": INK, "edgecolor": INK}
+        fill: dict[str, Any] = (
+            {"color": "#d9d9d9", "edgecolor": "#555555"} if side == "before" else {"color": INK, "edgecolor": INK}
+        )
         panel.barh(rows + shift, values, height=0.36, label=label, **fill)
         for row, value in zip(rows, values, strict=True):
             said = f"{value:.2f}" if column == "position" else f"{100 * value:.1f} %"
