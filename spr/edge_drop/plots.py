@@ -211,8 +211,8 @@ def page_mix_plot(mix: PageMix, *, title: str = "Where cohorts of each edge type
 
 
 def _limits(factors: ImportanceFactors, names: list[str], truth: Mapping[str, float]) -> tuple[float, float]:
-    """Return the ends of the axis: all marks, and the intervals as far as they are near them."""
-    marks = [factors.factor.get(name, 1.0) for name in names]
+    """Return the ends of the axis: 1, all marks, and the intervals as far as they are near them."""
+    marks = [1.0, *(factors.factor.get(name, 1.0) for name in names)]
     marks += [
         value for part in (factors.estimate, truth) for name, value in part.items() if name in names and value > 0
     ]
