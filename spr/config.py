@@ -47,6 +47,34 @@ Duration = Annotated[
 ]
 
 
+def _read_importance(content: object) -> object:
+    """Read numbers by edge type, or what a file of factors held: see :meth:`ImportanceFactors.to_dict`."""
+    if isinstance(content, ImportanceFactors):
+        return content
+    if not isinstance(content, dict):
+        raise ValueError(f"{content!r} is no table of numbers by edge type")
+    if isinstance(content.get("file"), str):
+        raise ValueError(f"file = {content['file']!r} is read with TOML text only; give what the file holds")
+    parts = isinstance(content.get("factor"), dict)
+    try:
+        return ImportanceFactors.from_dict(content if parts else {"factor": content})
+    except (TypeError, AttributeError) as error:  # a list where a number belongs, a number where a table does
+        raise ValueError(f"not factors: {error}") from error
+
+
+def _plain_importance(factors: ImportanceFactors) -> dict[str, Any]:
+    # Chosen numbers stay numbers by edge type, so that the hash of a configuration that states them does not change.
+    chosen = ImportanceFactors.of(factors.factor) == factors
+    return dict(factors.factor) if chosen else factors.to_dict()
+
+
+Importance = Annotated[
+    pydantic.InstanceOf[ImportanceFactors],
+    BeforeValidator(_read_importance),
+    PlainSerializer(_plain_importance, return_type=dict[str, Any]),
+]
+
+
 class _Section(pydantic.BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -217,11 +245,10 @@ class Config(_Section):
         Seeds the fit. The random policy has a salt of its own, so that a refit keeps the random bucket.
     labels, calibration, features, trees, exploration : section, optional
         See the section's class.
-    importance : mapping of str to float
-        Factor per edge type; an edge type without one has factor 1. In TOML, ``file = "factors.json"`` instead takes
-        them from an experiment (``spr factors``).
-    factors : dict, optional
-        What such a file holds, read with the configuration, so that its hash covers it.
+    importance : ImportanceFactors
+        ``[importance]``: a factor per edge type (one without has factor 1), or ``file = "factors.json"``, factors of an
+        experiment with their parts and intervals. The file is read with the TOML text and its content stands in for
+        it, so that the hash covers it and a bundle needs no file.
     guarantees : sequence of Guarantee
         Impression guarantees, kept on every page that is not random.
     random_effects : sequence of RandomEffectSettings
@@ -245,8 +272,7 @@ class Config(_Section):
     calibration: Calibration = Calibration()
     features: Features = Features()
     trees: TreeSettings = TreeSettings()
-    importance: dict[str, Annotated[float, Field(gt=0)]] = {}
-    factors: dict[str, Any] | None = None
+    importance: Importance = Field(default_factory=lambda: ImportanceFactors.of({}))
     guarantees: tuple[Guarantee, ...] = ()
     random_effects: tuple[RandomEffectSettings, ...] = (RandomEffectSettings(name="member"),)
     exploration: Exploration = Exploration()
@@ -258,7 +284,7 @@ class Config(_Section):
         Parameters
         ----------
         path : str or Path
-            UTF-8; see ``configs/network.toml`` for one with most sections.
+            UTF-8; see ``configs/network.toml`` for one with most sections. ``[importance] file`` is relative to it.
 
         Returns
         -------
@@ -272,7 +298,7 @@ class Config(_Section):
         path = Path(path)
         if not path.is_file():
             raise ConfigError(f"no configuration at {path}")
-        return cls.parse(path.read_text(encoding="utf-8"), source=str(path), directory=path.parent)
+        return cls.parse(path.read_text(encoding="utf-8"), source=str(path), folder=path.parent)
 
     @classmethod
     def named(cls, name: str) -> Self:
@@ -304,13 +330,32 @@ class Config(_Section):
         return cls.parse((shipped / f"{name}.toml").read_text(encoding="utf-8"), source=f"{name}.toml")
 
     @classmethod
-    def parse(cls, text: str, *, source: str = "config", directory: str | Path = ".") -> Self:
-        """Read TOML text; ``source`` names it in errors, a file of factors is looked for from ``directory``."""
+    def parse(cls, text: str, *, source: str = "config", folder: Path = Path()) -> Self:
+        """Read TOML text.
+
+        Parameters
+        ----------
+        text : str
+            See :meth:`read`.
+        source : str, default "config"
+            Names the text in errors.
+        folder : Path, default the current directory
+            What ``[importance] file`` is relative to.
+
+        Returns
+        -------
+        Config
+
+        Raises
+        ------
+        ConfigError
+            As of :meth:`read`; when ``[importance]`` names a file that cannot be read, or a file and numbers.
+        """
         try:
             content = tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
             raise ConfigError(f"{source}: not TOML: {error}") from error
-        return cls.from_dict(_with_factors(content, source, Path(directory)), source=source)
+        return cls.from_dict(_with_factors_of_file(content, source, folder), source=source)
 
     @classmethod
     def from_dict(cls, content: dict[str, Any], *, source: str = "config") -> Self:
@@ -377,7 +422,7 @@ class Config(_Section):
         return max(kind.top_k for kind in self.entity_types.values())
 
     def _check_names(self, source: str) -> None:
-        for edge_type in self.importance:
+        for edge_type in self.importance.factor:
             if edge_type not in self.edge_types:
                 raise ConfigError(name_unknown("edge type", edge_type, self.edge_types, f"{source}, [importance]"))
         for guarantee in self.guarantees:
@@ -399,16 +444,22 @@ class Config(_Section):
             raise ConfigError(f"{source}: random effects need names of their own; taken: {', '.join(taken)}")
 
 
-def _with_factors(content: dict[str, Any], source: str, directory: Path) -> dict[str, Any]:
-    """Read the file that ``[importance]`` names, if so."""
-    importance = content.get("importance")
-    if not isinstance(importance, dict) or not isinstance(importance.get("file"), str):
+def _with_factors_of_file(content: dict[str, Any], source: str, folder: Path) -> dict[str, Any]:
+    """Put what ``[importance] file`` holds in its place; a number of that name is the factor of an edge type "file"."""
+    section = content.get("importance")
+    if not isinstance(section, dict) or not isinstance(section.get("file"), str):
         return content
-    if len(importance) > 1:
-        also = ", ".join(key for key in importance if key != "file")
-        raise ConfigError(f"{source}: [importance] names a file and {also}; allowed: a file, or numbers")
-    factors = ImportanceFactors.read(directory / importance["file"])
-    return {**content, "importance": dict(factors.factor), "factors": factors.to_dict()}
+    file, numbers = section["file"], sorted(section.keys() - {"file"})
+    if numbers:
+        raise ConfigError(
+            f"{source}, [importance]: file = {file!r} and numbers for {', '.join(numbers)}; keep one: write "
+            "the numbers into the file, or all factors here"
+        )
+    try:
+        factors = ImportanceFactors.read(folder / file)
+    except ConfigError as error:
+        raise ConfigError(f"{source}, [importance]: {error}") from error
+    return content | {"importance": factors.to_dict()}
 
 
 def _explain(error: pydantic.ValidationError) -> str:

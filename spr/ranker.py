@@ -199,11 +199,29 @@ class SecondPassRanker:
         batch = assemble(
             rows, tables.read_viewers(viewers), None if entities is None else tables.read_entities(entities)
         )
-        values = self.value_cohorts(batch)
+        yield from self.place_pages(self.value_cohorts(batch), rows)
+
+    def place_pages(self, values: CohortValues, requests: pd.DataFrame) -> Iterator[Page]:
+        """Put the cohorts of each request of a valued batch on its page.
+
+        Parameters
+        ----------
+        values : CohortValues
+            Of :meth:`value_cohorts`.
+        requests : DataFrame
+            The rows that the batch was assembled from, as :func:`spr.tables.read_requests` gave them; of these the
+            counters are read.
+
+        Yields
+        ------
+        Page
+            In the order of the requests.
+        """
+        batch = values.batch
         first = batch.entity_offset[batch.cohort_offset[:-1]]
         counters = {
-            str(column).removeprefix("delivered_"): rows[column].to_numpy()[first]
-            for column in rows.columns
+            str(column).removeprefix("delivered_"): requests[column].to_numpy()[first]
+            for column in requests.columns
             if str(column).startswith("delivered_")
         }
         for r in range(batch.n_requests):

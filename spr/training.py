@@ -109,7 +109,7 @@ def fit(
         trees=trees,
         effects=effects,
         unseen_correction=model.unseen_correction_ if any(s.key == "viewer_id" for s in specs) else (0.0, 1.0),
-        factors=config.importance_factors,
+        factors=config.importance,
         history=(seen_by_trees, learnt_from),
     )
 

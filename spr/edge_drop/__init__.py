@@ -1,12 +1,12 @@
 """Counterfactual edge-drop experiments: what an edge of each type is worth, and the importance factors from it.
 
 The design (:class:`EdgeDropExperiment`), the table that an experiment leaves, the dose-response curve, the values per
-edge, their ratios with intervals, and what is served.
+edge, their ratios with intervals, what is served, and what new factors would do to the pages.
 """
 
 from __future__ import annotations
 
-from spr.edge_drop.experiment import EdgeDropExperiment
+from spr.edge_drop.adoption import PageMix, page_mix
 from spr.edge_drop.factors import FactorEstimates
 from spr.edge_drop.segments import SegmentFactors, estimate_segment_factors
 from spr.edge_drop.values import EdgeValues, Per, estimate_edge_values
@@ -15,8 +15,10 @@ __all__ = [
     "EdgeDropExperiment",
     "EdgeValues",
     "FactorEstimates",
+    "PageMix",
     "Per",
     "SegmentFactors",
     "estimate_edge_values",
     "estimate_segment_factors",
+    "page_mix",
 ]

@@ -81,11 +81,14 @@ def _check_one_line(result: Result, error: str, *named: str) -> None:
     assert [name for name in named if name not in line] == []
 
 
-def test_help_lists_all_five_commands() -> None:
+COMMANDS = ("fit", "rank", "evaluate", "recalibrate", "factors", "report", "adopt", "quickstart")
+
+
+def test_help_lists_all_commands() -> None:
     result = _run("--help")
     assert result.exit_code == 0
-    assert [c for c in ("fit", "rank", "evaluate", "recalibrate", "quickstart") if f" {c} " not in result.output] == []
-    for command in ("fit", "rank", "evaluate", "recalibrate", "quickstart"):
+    assert [command for command in COMMANDS if f" {command} " not in result.output] == []
+    for command in COMMANDS:
         assert _run(command, "--help").exit_code == 0
 
 

@@ -1,51 +1,27 @@
-"""The command line: ``spr fit | rank | evaluate | recalibrate | warm``, and the commands of other files and packages.
+"""The commands around a bundle: fit, rank, evaluate, recalibrate, warm."""
 
-These are found through the entry-point group ``spr.commands``.
-"""
-
-from __future__ import annotations
-
-from contextlib import contextmanager
-from importlib.metadata import entry_points
+# Annotations are read by typer when the program runs, so that they are not postponed here.
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
-from rich.progress import Progress as Bars
-from rich.table import Table as Sheet
 
-from spr.errors import SPRError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    import pandas as pd
-
-    from spr.config import Config
-    from spr.evaluation import Comparison
-    from spr.progress import Progress
-    from spr.ranker import SecondPassRanker
-
-_terminal = Console()
-# Where output goes to a file or a log, tables are not squeezed into 80 columns.
-console = _terminal if _terminal.is_terminal else Console(width=165)
-app = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
-    help="Rank cohorts of different kinds of things against each other.",
-    pretty_exceptions_enable=False,
+from spr.cli.arguments import BundleDir, Entities, Impressions, Requests, Viewers
+from spr.cli.terminal import (
+    console,
+    note_missing_entities,
+    print_comparison,
+    print_table,
+    progress_bars,
+    readable_errors,
+    write_table,
 )
 
-Impressions = Annotated[Path, typer.Option(help="Impressions table: Parquet or CSV.")]
-Viewers = Annotated[Path, typer.Option(help="Viewers table.")]
-Entities = Annotated[Path | None, typer.Option(help="Entities table, where there is one.")]
-BundleDir = Annotated[Path, typer.Argument(help="A bundle, as written by `spr fit`.")]
+if TYPE_CHECKING:
+    from spr.config import Config
 
 
-@app.command()
 def fit(
     config: Annotated[str, typer.Argument(help="A TOML file, or the name of a shipped configuration.")],
     impressions: Impressions,
@@ -66,10 +42,9 @@ def fit(
     console.print(f"saved [bold]{out}[/bold], bundle {ranker.versions['bundle']}")
 
 
-@app.command()
 def rank(
     bundle: BundleDir,
-    requests: Annotated[Path, typer.Option(help="Requests table: impressions without policy, position, labels.")],
+    requests: Requests,
     viewers: Viewers,
     out: Annotated[Path, typer.Option(help="Where to write the pages table (.parquet or .csv).")],
     entities: Entities = None,
@@ -87,7 +62,6 @@ def rank(
     console.print(f"{n_pages:,} pages, {len(pages):,} placements -> [bold]{out}[/bold]")
 
 
-@app.command()
 def evaluate(
     bundle: BundleDir,
     impressions: Impressions,
@@ -112,7 +86,6 @@ def evaluate(
     print_comparison(comparison)
 
 
-@app.command()
 def recalibrate(
     bundle: BundleDir,
     impressions: Impressions,
@@ -153,7 +126,6 @@ def recalibrate(
     console.print(f"saved [bold]{path}[/bold], bundle {answer.new.versions['bundle']}")
 
 
-@app.command()
 def warm() -> None:
     """Compile what is compiled, so that no fit and no request waits for it: a step of building an image."""
     from spr.glmix.warm import warm as compile_all
@@ -163,80 +135,8 @@ def warm() -> None:
     console.print(f"compiled in {seconds:.0f} s; cached in [bold]{path}[/bold]")
 
 
-def read_config(name: str) -> Config:
+def read_config(name: str) -> "Config":
     """Read a TOML file, or a shipped configuration by its name."""
     from spr.config import Config
 
     return Config.read(name) if name.endswith(".toml") else Config.named(name)
-
-
-def note_missing_entities(ranker: SecondPassRanker, entities: Path | None) -> None:
-    """Say so when a bundle was fitted with entity features and none are given: they are null to the trees."""
-    if entities is None and any(source.scope == "entity" for source in ranker.features.sources):
-        console.print(
-            "[yellow]note[/yellow]: the bundle was fitted with an entities table and none is given (--entities)"
-        )
-
-
-@contextmanager
-def readable_errors() -> Iterator[None]:
-    """Show an error that says what to do as one line; anything else is a defect and keeps its traceback."""
-    from calibration import CalibrationError
-
-    try:
-        yield
-    except (SPRError, CalibrationError) as error:
-        console.print(f"[red]{type(error).__name__}[/red]: {escape(str(error))}", highlight=False, soft_wrap=True)
-        raise typer.Exit(1) from None
-
-
-@contextmanager
-def progress_bars() -> Iterator[Progress]:
-    """Show each stage of long work as a bar."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Bars(*columns, console=console, transient=True) as bars:
-        tasks: dict[str, int] = {}
-
-        def show(stage: str, done: int, total: int) -> None:
-            if stage not in tasks:
-                tasks[stage] = int(bars.add_task(stage, total=total))
-            bars.update(bars.task_ids[tasks[stage]], completed=done, total=total)
-
-        yield show
-
-
-def print_table(frame: pd.DataFrame, title: str) -> None:
-    """Print a DataFrame, its index first; floats with four digits."""
-    sheet = Sheet(title=title, title_justify="left", header_style="bold")
-    sheet.add_column(str(frame.index.name or ""))
-    for column in frame.columns:
-        numeric = frame[column].dtype.kind in "if"
-        sheet.add_column(str(column), justify="right" if numeric else "left", overflow="fold")
-    for name, *values in frame.itertuples(name=None):
-        sheet.add_row(str(name), *(f"{v:.4f}" if isinstance(v, float) else str(v) for v in values))
-    console.print(sheet)
-
-
-def print_comparison(comparison: Comparison) -> None:
-    """Print the metrics on all pages, then the ranker's difference to each other prediction by segment."""
-    metrics = comparison.table()
-    of_all = metrics[metrics.index.get_level_values("segment") == "all"].droplevel("segment")
-    title = "held-out pages of the random policy [95 % interval, bootstrap over viewers]"
-    print_table(of_all[["normalized_cross_entropy", "ndcg", "auc"]], title)
-    print_table(of_all[["top1_rate", "grouped_auc", "calibration_error"]], "further metrics of the same")
-    print_table(comparison.entity_type_table(), "SPR by entity type")
-    for segment, part in comparison.difference_table().groupby("segment", sort=False):
-        print_table(part.droplevel("segment"), f"difference, {segment} viewers (* = the interval excludes 0)")
-
-
-def write_table(frame: pd.DataFrame, path: Path) -> None:
-    """Write Parquet, or CSV where the path says so."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix == ".csv":
-        frame.to_csv(path, index=False)
-    else:
-        frame.to_parquet(path, index=False)
-
-
-for _command in entry_points(group="spr.commands"):
-    app.command(_command.name)(_command.load())
