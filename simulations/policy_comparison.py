@@ -16,6 +16,7 @@ from simulations.policies import Production, Ranked, Split
 from simulations.script import Results, Settings, run_script
 from simulations.world import World
 from spr.errors import ConfigError
+from spr.reorder import ImportanceFactors
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -49,7 +50,9 @@ def fit_or_load(
     if settings.bundle_a is not None or settings.bundle_b is not None:
         raise ConfigError("policy_comparison: one bundle is named; allowed: both bundle_a and bundle_b, or neither")
     log = world.tables(settings.training_requests)
-    config = spr.Config.named(settings.config).model_copy(update={"importance": {}, "guarantees": ()})
+    config = spr.Config.named(settings.config).model_copy(
+        update={"importance": ImportanceFactors.of({}), "guarantees": ()}
+    )
     plain = spr.fit(log.impressions, log.viewers, log.entities, config=config, progress=progress)
     return {"A": plain, "B": plain.with_factors(world.truth.importance_factors())}
 

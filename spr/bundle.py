@@ -22,7 +22,7 @@ import tempfile
 from datetime import UTC, datetime
 from importlib.metadata import version as installed
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -157,7 +157,9 @@ def file_hashes(path: str | Path) -> dict[str, str]:
     return dict(_read_manifest(Path(path))["sha256"])
 
 
-def unchanged_parts(before: Mapping[str, str], after: str | Path, *, changed: str) -> tuple[str, ...]:
+def unchanged_parts(
+    before: Mapping[str, str], after: str | Path, *, changed: Literal["calibrators", "factors"]
+) -> tuple[str, ...]:
     """Make sure that a saved bundle differs from another in nothing but one part.
 
     Parameters
@@ -166,21 +168,22 @@ def unchanged_parts(before: Mapping[str, str], after: str | Path, *, changed: st
         Of :func:`file_hashes`, taken before the new bundle was saved: it may have replaced the old one.
     after : str or Path
         The new bundle.
-    changed : str
-        The part that may differ: ``calibrators`` or ``factors``.
+    changed : {"calibrators", "factors"}
+        The part that may differ.
 
     Returns
     -------
     tuple of str
-        The other parts, whose files all have the same SHA-256.
+        The other parts, whose files all have the same SHA-256: of ``calibrators``, ``coefficients``, ``factors``,
+        ``features``, ``trees``.
 
     Raises
     ------
     BundleError
         When a file of another part differs; it is named.
     """
-    # The golden margins are those of the calibrators in the bundle.
-    allowed = {changed, "golden"}
+    # The golden margins are those of the calibrators in the bundle; no factor moves a margin.
+    allowed = {"calibrators": {"calibrators", "golden"}, "factors": {"factors"}}[changed]
     both = [
         {file: digest for file, digest in hashes.items() if _part_of(file) not in allowed}
         for hashes in (before, file_hashes(after))
@@ -188,7 +191,7 @@ def unchanged_parts(before: Mapping[str, str], after: str | Path, *, changed: st
     other = sorted({file for file, _ in both[0].items() ^ both[1].items()})
     if other:
         raise BundleError(f"bundle {after}: {', '.join(other)} changed; only the {changed} should")
-    return tuple(sorted({_part_of(file) for file in both[0]}))
+    return tuple(sorted({_part_of(file) for file in both[0]} - {"golden"}))
 
 
 def _part_of(file: str) -> str:

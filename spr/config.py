@@ -405,13 +405,6 @@ class Config(_Section):
         return {name: kind.negative_sampling_rate for name, kind in self.entity_types.items()}
 
     @property
-    def importance_factors(self) -> ImportanceFactors:
-        """The factors as a ranker takes them, with an experiment's parts and intervals where there are any."""
-        return (
-            ImportanceFactors.of(self.importance) if self.factors is None else ImportanceFactors.from_dict(self.factors)
-        )
-
-    @property
     def edge_types(self) -> tuple[str, ...]:
         """The edge types of the entity types, in order of first mention."""
         return tuple(dict.fromkeys(kind.edge_type for kind in self.entity_types.values()))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -259,43 +259,6 @@ def recalibrated(
         family=calibrators.settings.family(entity_type),
     )
     return Recalibration(ranker.with_calibrators(new), judged.to_frame(), (*reasons, *judged.reasons()))
-
-
-def unchanged_parts(
-    before: Mapping[str, str], after: str | Path, *, new: Literal["calibrators", "factors"] = "calibrators"
-) -> tuple[str, ...]:
-    """Make sure that a saved bundle differs from another in nothing but one part.
-
-    Parameters
-    ----------
-    before : mapping of str to str
-        Of :func:`spr.bundle.file_hashes`, taken before the new bundle was saved: it may have replaced the old one.
-    after : str or Path
-        The new bundle.
-    new : {"calibrators", "factors"}, default "calibrators"
-        The part that may differ.
-
-    Returns
-    -------
-    tuple of str
-        The parts whose files all have the same SHA-256: ``calibrators``, ``coefficients``, ``factors``, ``features``,
-        ``trees``, without the new one.
-
-    Raises
-    ------
-    BundleError
-        When a file of another part differs; it is named.
-    """
-    # The golden margins are those of the calibrators in the bundle; no factor moves a margin.
-    may_differ = {"calibrators": ("calibrators", "golden.json"), "factors": ("factors.json",)}[new]
-    both = [
-        {file: digest for file, digest in hashes.items() if file.split("/")[0] not in may_differ}
-        for hashes in (before, file_hashes(after))
-    ]
-    changed = sorted({file for file, _ in both[0].items() ^ both[1].items()})
-    if changed:
-        raise BundleError(f"bundle {after}: {', '.join(changed)} changed; only the {new} should")
-    return tuple(sorted({file.split("/")[0].removesuffix(".json") for file in both[0]} - {"golden"}))
 
 
 def _read(

@@ -116,9 +116,8 @@ def adopt(
 ) -> None:
     """Put new importance factors into a bundle; other parts stay as they are."""
     import spr
-    from spr.bundle import check_destination, file_hashes, save
+    from spr.bundle import check_destination, file_hashes, save, unchanged_parts
     from spr.edge_drop.adoption import compare_factors, with_known_factors
-    from spr.recalibration import unchanged_parts
     from spr.reorder import ImportanceFactors
 
     with readable_errors():
@@ -126,8 +125,8 @@ def adopt(
         new = ImportanceFactors.read(factors)
         ranker, before = spr.load(bundle), file_hashes(bundle)
         adopted = with_known_factors(ranker, new)
-        save(adopted, path, check=lambda fresh: unchanged_parts(before, fresh, new="factors"))
-        unchanged = unchanged_parts(before, path, new="factors")
+        save(adopted, path, check=lambda fresh: unchanged_parts(before, fresh, changed="factors"))
+        unchanged = unchanged_parts(before, path, changed="factors")
     print_table(compare_factors(ranker, new), "importance factors")
     console.print(f"{', '.join(unchanged)}: unchanged (sha256)")
     console.print(f"saved [bold]{escape(str(path))}[/bold], bundle {adopted.versions['bundle']}", soft_wrap=True)

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
 
 Per = Literal["downstream_edge", "edge"]
-PER_BY_OPTION: dict[str, Per] = {"downstream-edge": "downstream_edge", "edge": "edge"}
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from typing import Self
 
-    import pandas as pd
     from numpy.typing import NDArray
 
     from spr.tables import Table
@@ -260,36 +259,6 @@ class ImportanceFactors:
         """
         factor = self.factor
         return np.array([factor.get(edge, 1.0) for edge in edge_type], dtype=np.float64)
-
-    def to_pandas(self) -> pd.DataFrame:
-        """Return one row per edge type.
-
-        Returns
-        -------
-        DataFrame
-            factor and, of an experiment, estimate, low, high (NaN = unbounded), value_per_edge, probability_downstream
-            and decision.
-
-        Examples
-        --------
-        >>> ImportanceFactors.of({"connection": 1.4}).to_pandas()
-                    factor
-        edge_type
-        connection     1.4
-        """
-        import pandas as pd
-
-        columns = {
-            "factor": self.factor,
-            "estimate": self.estimate,
-            "low": {edge: low for edge, (low, _) in self.interval.items()},
-            "high": {edge: high for edge, (_, high) in self.interval.items()},
-            "value_per_edge": self.value_per_edge,
-            "probability_downstream": self.probability_downstream,
-            "decision": self.decision,
-        }
-        found = {name: pd.Series(dict(column)) for name, column in columns.items() if column}
-        return pd.DataFrame(found, index=pd.Index(list(self.factor), name="edge_type"))
 
     def to_dict(self) -> dict[str, Any]:
         """Give everything as plain dicts, lists and numbers, ready for JSON.
