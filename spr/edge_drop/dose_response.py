@@ -201,7 +201,10 @@ def _curvature_step(rows: EdgeDropRows, curvature: float) -> float:
     turn = _turn(rows, coefficient, start, curvature)
     free = turn - design @ (inverse @ (design.T @ turn))
     precision = _noise(free, residual, rows.cluster) / _PRIOR_SD**2
-    return float((free @ residual + precision * (_PRIOR_CURVATURE - curvature)) / (free @ free + precision))
+    information = free @ free + precision
+    return (
+        float((free @ residual + precision * (_PRIOR_CURVATURE - curvature)) / information) if information > 0 else 0.0
+    )
 
 
 def _noise(free: Floats, residual: Floats, cluster: NDArray[np.int64] | None) -> float:

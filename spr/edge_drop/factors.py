@@ -145,7 +145,6 @@ def decide(values: EdgeValues, per: Per, reference: str, log_value: Floats, alph
     critical = simultaneous_critical(value, covariance, place, alpha)
     known = value > critical * error
     use = known & known[place]
-    use[place] = True
     shrunk = np.exp(log_value - log_value[place])
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = value / value[place]

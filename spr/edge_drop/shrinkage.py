@@ -87,7 +87,8 @@ def _modes(value: Floats, covariance: Floats, centre: Floats) -> tuple[Floats, F
     # In units of the largest value every number is about 1.
     unit = max(float(value.max()), float(np.sqrt(np.diag(covariance).min())))
     y = np.asarray(value / unit)
-    precision = np.asarray(np.linalg.inv(covariance / unit**2), dtype=np.float64)
+    # Noise of a millionth keeps values that are exact, as of made data, from dividing by 0.
+    precision = np.asarray(np.linalg.inv(covariance / unit**2 + 1e-12 * np.eye(size)), dtype=np.float64)
     centring = np.eye(size) - 1.0 / size
     middle = centre + _common_level(y, precision, centre)
     # The level's own prior is so weak that it only keeps values of pure noise from running off to -infinity.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
 
 _NAME = "edge_drop"
+_FEW_CLUSTERS = 40
 
 
 @dataclass(frozen=True)
@@ -80,21 +81,18 @@ class EdgeDropRows:
         def some(codes: NDArray[np.int64] | None) -> NDArray[np.int64] | None:
             return None if codes is None else np.unique(codes[rows], return_inverse=True)[1]
 
-        return EdgeDropRows(
-            self.edge_types,
-            self.metric,
-            self.viewer_id[rows],
-            self.dropped[rows],
-            self.edges[rows],
-            None if self.downstream_edges is None else self.downstream_edges[rows],
-            self.outcome[rows],
-            covariates - covariates.mean(axis=0) if len(covariates) else covariates,
-            self.has_pre,
-            some(self.stratum),
-            some(self.cluster),
-            None,
-            (),
-            self.notes,
+        return replace(
+            self,
+            viewer_id=self.viewer_id[rows],
+            dropped=self.dropped[rows],
+            edges=self.edges[rows],
+            downstream_edges=None if self.downstream_edges is None else self.downstream_edges[rows],
+            outcome=self.outcome[rows],
+            covariates=covariates - covariates.mean(axis=0),
+            stratum=some(self.stratum),
+            cluster=some(self.cluster),
+            segment=None,
+            segment_names=(),
         )
 
 
@@ -166,6 +164,10 @@ def read_edge_drop(
         frame, outcome = frame[there].reset_index(drop=True), outcome[there]
     if len(frame) < 20:
         raise InvalidExperiment(f"{_NAME}: {len(frame)} viewers have a metric; at least 20 are needed")
+    if (outcome == outcome[0]).all():
+        raise InvalidExperiment(
+            f"{_NAME}: {_shown(weights)} is {outcome[0]:g} for all {len(frame):,} viewers: nothing to lose"
+        )
     dropped = {t: _numbers(frame, f"dropped_{t}", most=1.0) for t in wanted}
     edges = {t: _numbers(frame, f"edges_{t}", least=0.0) for t in wanted}
     kept = tuple(t for t in wanted if _can_be_valued(t, dropped[t], edges[t], notes))
@@ -177,6 +179,13 @@ def read_edge_drop(
     columns = [_weighted(frame, pre)] if has_pre else []
     columns += [_numbers(frame, name, null=True) for name in covariates]
     codes = {name: _codes(frame, name) for name in ("stratum", "cluster", "segment")}
+    n_strata, n_clusters = len(codes["stratum"][1]), len(codes["cluster"][1])
+    if n_strata > len(frame) / 4:
+        raise InvalidExperiment(
+            f"{_NAME}: {n_strata:,} strata of {len(frame):,} viewers; give fewer, of 4 or more on average"
+        )
+    if 0 < n_clusters < _FEW_CLUSTERS:
+        notes.append(f"{n_clusters} clusters: errors from fewer than {_FEW_CLUSTERS} are too small")
     return EdgeDropRows(
         kept,
         _shown(weights),

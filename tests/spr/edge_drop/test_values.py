@@ -154,3 +154,27 @@ def test_segments_that_differ_get_factors_that_differ(make_experiment: Callable[
     scale = make_experiment(20, rng, (1.0, 1.0)).per_downstream_edge
     for part, ratio in zip(found.by_segment.values(), truth, strict=True):
         assert part.shrunk[1] == pytest.approx(ratio * scale[1] / scale[0], rel=0.35)
+
+
+def test_what_cannot_answer_is_refused_or_said(make_experiment: Callable[..., Made]) -> None:
+    table = make_experiment(400, np.random.default_rng(15)).table
+    with pytest.raises(InvalidExperiment, match="likes is 3 for all 400 viewers"):
+        estimate_edge_values(table.assign(likes=3.0), "likes")
+    with pytest.raises(InvalidExperiment, match="400 strata of 400 viewers"):
+        estimate_edge_values(table.assign(stratum=np.arange(400)), "likes")
+    few = estimate_edge_values(table.assign(cluster=np.arange(400) % 12), "likes")
+    assert "12 clusters: errors from fewer than 40 are too small" in few.notes
+    one = estimate_edge_values(table, "likes", edge_types=["t0"]).factors()
+    assert one.factor.tolist() == [1.0]
+    twice = estimate_edge_values(table.assign(same=table["pre_likes"] * 2), "likes", covariates=["same"])
+    np.testing.assert_allclose(twice.mean[0], estimate_edge_values(table, "likes").mean[0], rtol=0.05)
+
+
+def test_values_below_0_are_never_acted_on(make_experiment: Callable[..., Made]) -> None:
+    table = make_experiment(2000, np.random.default_rng(16)).table
+    dropped = table[["dropped_t0", "dropped_t1", "dropped_t2"]].sum(axis=1)
+    estimates = estimate_edge_values(table.assign(likes=table["pre_likes"] + 40 * dropped), "likes").factors()
+    assert (estimates.value < 0).all()
+    assert set(estimates.decision) == {KEEP}
+    assert (estimates.factor == 1.0).all()
+    assert np.isfinite(estimates.shrunk).all()
