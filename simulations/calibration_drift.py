@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import pandas as pd
-from pydantic import Field
+from pydantic import AfterValidator, Field, model_validator
 
 from calibration import CalibratorSet, drift_table, needs_recalibration
+from simulations.behaviour import ENTITY_TYPES
 from simulations.policies import PartlyShuffled, Production
 from simulations.script import Results, Settings, run_script
 from simulations.world import World
+from spr.errors import name_unknown
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from spr.progress import Progress
+
+
+def _known(name: str) -> str:
+    if name not in ENTITY_TYPES:
+        raise ValueError(name_unknown("entity type", name, ENTITY_TYPES))
+    return name
+
+
+EntityTypeName = Annotated[str, AfterValidator(_known)]
 
 
 class CalibrationDriftSettings(Settings):
@@ -27,9 +38,19 @@ class CalibrationDriftSettings(Settings):
     requests_a_week: int = Field(16_000, ge=100)
     weeks: int = Field(5, ge=2)
     from_week: int = Field(2, ge=1)
-    responses_fall: dict[str, float] = Field(default_factory=lambda: {"event": 0.3})
-    candidates_improve: dict[str, float] = Field(default_factory=lambda: {"people": 0.8})
+    responses_fall: dict[EntityTypeName, Annotated[float, Field(ge=0, le=1)]] = Field(
+        default_factory=lambda: {"event": 0.3}
+    )
+    candidates_improve: dict[EntityTypeName, Annotated[float, Field(ge=0, le=1)]] = Field(
+        default_factory=lambda: {"people": 0.8}
+    )
     random_share: float = Field(1.0, gt=0, le=1)
+
+    @model_validator(mode="after")
+    def _drift_begins_in_time(self) -> CalibrationDriftSettings:
+        if self.from_week > self.weeks:
+            raise ValueError(f"from_week is {self.from_week}, but there are {self.weeks} weeks")
+        return self
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from simulations.script import Results, Settings, run_script
 from simulations.world import World
 from spr.edge_drop import EdgeDropExperiment, sample_ratio_check
 from spr.edge_drop.dose_response import Form, fit_dose_response
+from spr.edge_drop.experiment import Design  # noqa: TC001 - pydantic reads it
 from spr.edge_drop.plots import dose_response_plot, forest_plot
 from spr.edge_drop.table import read_edge_drop
 from spr.edge_drop.values import values_of
@@ -34,6 +35,7 @@ class EdgeDropSettings(Settings):
     days: int = Field(28, ge=1)
     doses: tuple[float, ...] = (0.1, 0.25, 0.5)
     natural_share: float = 0.5
+    design: Design = "factorial"
     metric: dict[str, float] = Field(default_factory=lambda: {"engagement": 1.0})
     reference: str = "follow"
     per: Literal["downstream_edge", "edge"] = "downstream_edge"
@@ -70,6 +72,7 @@ def run_experiment(settings: EdgeDropSettings, progress: Progress) -> Ran:
         salt=f"edge-drop-{settings.seed}",
         doses=settings.doses,
         natural_share=settings.natural_share,
+        design=settings.design,
     )
     assignment = experiment.assign(world.viewers, stratum="sessions_per_week")
     progress("experiment", 1, 3)

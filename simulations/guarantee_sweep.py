@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import pandas as pd
 from pydantic import Field
 
 from simulations.importance_sweep import top_shares
 from simulations.policies import ExpectedGain
-from simulations.script import Results, Settings, run_script
+from simulations.script import Results, Settings, require_edge_type, run_script
 from simulations.world import World
 from spr.reorder import ImpressionGuarantee
 
@@ -26,9 +26,9 @@ class GuaranteeSweepSettings(Settings):
     requests: int = Field(12_000, ge=100)
     edge_type: str = "connection"
     reference: str = "follow"
-    shares: tuple[float, ...] = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)
+    shares: tuple[Annotated[float, Field(ge=0, le=1)], ...] = Field((0.0, 0.1, 0.2, 0.3, 0.4, 0.5), min_length=1)
     within_top: int = Field(4, ge=1)
-    slacks: tuple[float, ...] = (1.0, 3.0)
+    slacks: tuple[Annotated[float, Field(ge=1)], ...] = Field((1.0, 3.0), min_length=1)
 
 
 def sweep(settings: GuaranteeSweepSettings, progress: Progress) -> pd.DataFrame:
@@ -41,6 +41,7 @@ def sweep(settings: GuaranteeSweepSettings, progress: Progress) -> pd.DataFrame:
         are expected to make, and what of them is lost to the guarantee, in %.
     """
     world = World(settings.viewers, seed=settings.seed)
+    require_edge_type(settings.edge_type, world)
     factors = world.truth.importance_factors(reference=settings.reference)
     free = world.run(settings.requests, policy=ExpectedGain(factors))
     rows: dict[tuple[float, float], dict[str, float]] = {}

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from pydantic import Field
+from pydantic import Field, PositiveFloat
 
 from simulations.policies import ExpectedGain, OptimalPage
-from simulations.script import Results, Settings, run_script
+from simulations.script import Results, Settings, require_edge_type, run_script
 from simulations.world import World
 from spr.reorder import ImportanceFactors
 
@@ -27,7 +27,7 @@ class ImportanceSweepSettings(Settings):
     requests: int = Field(40_000, ge=100)
     edge_type: str = "connection"
     reference: str = "follow"
-    multiples: tuple[float, ...] = (0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 4.0, 10.0)
+    multiples: tuple[PositiveFloat, ...] = Field((0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 4.0, 10.0), min_length=1)
     top: int = Field(3, ge=1)
 
 
@@ -42,6 +42,7 @@ def sweep(settings: ImportanceSweepSettings, progress: Progress) -> pd.DataFrame
     """
     world = World(settings.viewers, seed=settings.seed)
     true = world.truth.importance_factors(reference=settings.reference).factor
+    require_edge_type(settings.edge_type, world)
     best = world.run(settings.requests, policy=OptimalPage()).totals["expected_gain"]
     rows = {}
     for done, multiple in enumerate(settings.multiples):

@@ -29,7 +29,7 @@ COHORT_KINDS = {
 }
 _OF_COHORTS = (
     *("request", "kind", "topic", "entity_type", "entity", "true_score", "raw_score", "place_uniform"),
-    *("cohort_uniform", "slot_uniform", "response_uniform", "downstream_uniform"),
+    *("cohort_uniform", "slot_uniform", "response_uniform", "downstream_uniform", "delay_uniform", "action_uniform"),
 )
 LOG_START = pd.Timestamp("2026-01-01", tz="UTC")
 _CANDIDATES = 2 * COHORT_SIZE + 1  # one to spare: the viewer is no candidate on their own page
@@ -63,7 +63,7 @@ class PageViews:
     raw_score : float64[C, 6]
         NaN = not scorable.
     place_uniform, cohort_uniform : float64[C]
-    slot_uniform, response_uniform, downstream_uniform : float64[C, 6]
+    slot_uniform, response_uniform, downstream_uniform, delay_uniform, action_uniform : float64[C, 6]
     engaged : float64[V, T]
         Engaged edges of each viewer when the chunk begins.
     counters : mapping of int to (dict of str to int)
@@ -88,6 +88,8 @@ class PageViews:
     slot_uniform: Floats
     response_uniform: Floats
     downstream_uniform: Floats
+    delay_uniform: Floats
+    action_uniform: Floats
     engaged: Floats
     counters: defaultdict[int, dict[str, int]]
 
@@ -124,7 +126,8 @@ class PageViews:
     @cached_property
     def probability(self) -> Floats:
         """True P(a downstream interaction with a scorable entity) of each cohort at the top, float64[C]."""
-        hit = self.world.truth.slot_examination * self.response_probability * self.downstream_probability[:, None]
+        examined = self.world.truth.slot_examination_at_top
+        hit = examined * self.response_probability * self.downstream_probability[:, None]
         return np.asarray(1.0 - np.prod(1.0 - np.where(np.isnan(self.raw_score), 0.0, hit), axis=1))
 
     @cached_property
@@ -189,6 +192,7 @@ def draw_page_views(
     n: int,
     *,
     rng: np.random.Generator,
+    later: np.random.Generator,
     first_number: int,
     prefix: str,
     start: pd.Timestamp,
@@ -197,7 +201,8 @@ def draw_page_views(
 ) -> PageViews:
     """Draw n page views of a slice of time; the engaged edges are filled in by the run.
 
-    The order of the draws is fixed: a log of one chunk is the same in every version.
+    ``later`` draws what follows a response. The order of the draws is fixed: a log of one chunk is the same in every
+    version.
     """
     chance = world.activity / world.activity.sum()
     viewer = rng.choice(world.n_viewers, size=n, p=chance)
@@ -223,6 +228,8 @@ def draw_page_views(
         "response_uniform": rng.random(entity.shape),
         "downstream_uniform": rng.random(entity.shape),
         "topic": rng.integers(_TOPICS, size=len(kind)),
+        "delay_uniform": later.random(entity.shape),
+        "action_uniform": later.random(entity.shape),
     }
     if without:
         there = ~np.isin(entity_type, [ENTITY_TYPES.index(t) for t in without])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from spr.errors import InvalidModelInput
+from spr.errors import InvalidModelInput, name_unknown
 from spr.reorder import ImportanceFactors, arrange
 
 if TYPE_CHECKING:
@@ -97,16 +97,17 @@ class PartlyShuffled:
     policy: Policy
     share: float = 0.05
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.share <= 1:
+            raise InvalidModelInput(f"PartlyShuffled: share is {self.share}; allowed: 0 to 1")
+
     def place(self, views: PageViews) -> Placed:
         """Place by the policy, and shuffle some."""
-        placed, shuffled = self.policy.place(views), Shuffled().place(views)
-        random = views.request_uniform < self.share
-        of_cohort = random[views.request]
-        return Placed(
-            np.where(of_cohort, shuffled.position, placed.position),
-            np.where(of_cohort, shuffled.propensity, placed.propensity),
-            np.where(random, shuffled.policy, placed.policy),
-        )
+        shown, served = Shuffled().place(views), views.request_uniform >= self.share
+        placed, cohorts = self.policy.place(views.only(served)), served[views.request]
+        position, propensity, policy = shown.position.copy(), shown.propensity.copy(), shown.policy.copy()
+        position[cohorts], propensity[cohorts], policy[served] = placed.position, placed.propensity, placed.policy
+        return Placed(position, propensity, policy)
 
 
 @dataclass(frozen=True)
@@ -126,6 +127,10 @@ class ExpectedGain:
 
     def place(self, views: PageViews) -> Placed:
         """Place by value, then keep the guarantees page by page."""
+        known = views.world.behaviour.edge_types
+        for name in [*(self.factors.factor if self.factors else ()), *(g.label for g in self.guarantees)]:
+            if name not in known:
+                raise InvalidModelInput(name_unknown("edge type", name, known, "the policy ExpectedGain"))
         edge_types = np.array(views.world.behaviour.edge_types, dtype=object)
         edge_type = edge_types[views.world.behaviour.edge_code[views.entity_type]]
         value = views.probability * (self.factors or ImportanceFactors.of({})).at(edge_type)
@@ -163,7 +168,7 @@ class OptimalPage:
 
     def place(self, views: PageViews) -> Placed:
         """Place by the expected gain of each cohort at the top."""
-        edges = (views.world.truth.slot_examination * views.response_probability).sum(axis=1)
+        edges = (views.world.truth.slot_examination_at_top * views.response_probability).sum(axis=1)
         return _sorted(views, edges * views.downstream_probability * views.next_edge_value, "optimal")
 
 

@@ -201,11 +201,11 @@ def simulate(
     expected_edges, expected_gain = np.zeros(n_types), np.zeros(n_types)
     formed, done = [], 0
     progress("page views", 0, n_requests)
-    for number, drawn in enumerate(_draw_chunks(world, n_requests, days, period, start, without)):
+    for drawn in _draw_chunks(world, n_requests, days, period, start, without):
         views = replace(drawn, engaged=engaged.copy(), counters=counters)
         placed = policy.place(views)
         outcomes = behave(views, placed.position)
-        part = _form(views, outcomes, np.random.default_rng([world.seed, 5, number, period]))
+        part = _form(views, outcomes)
         edge_type = behaviour.edge_code[part.entity_type]
         np.add.at(edges, (part.viewer, edge_type), 1)
         waiting = waiting.joined_by(part, edge_type)
@@ -269,6 +269,7 @@ def _draw_chunks(
             world,
             int(ends[chunk + 1] - ends[chunk]),
             rng=np.random.default_rng([world.seed, 2, chunk, period]),
+            later=np.random.default_rng([world.seed, 5, chunk, period]),
             first_number=int(ends[chunk]),
             prefix=prefix,
             start=start + pd.Timedelta(seconds=int(moments[chunk])),
@@ -285,20 +286,18 @@ def _draw_chunks(
             yield drawn
 
 
-def _form(views: PageViews, outcomes: Outcomes, rng: np.random.Generator) -> FormedEdges:
-    """Collect the edges that responses formed; delay and kind of what follows are drawn for every entity."""
-    shape = outcomes.response.shape
+def _form(views: PageViews, outcomes: Outcomes) -> FormedEdges:
+    """Collect the edges that responses formed, and when and what followed."""
     # A share 1 - (1 - u)^(1/k) of the label's window: Beta(1, k), of the wanted mean and never later than the window.
     k = DOWNSTREAM_WINDOW_DAYS / views.world.behaviour.downstream_delay_days - 1.0
-    delay = (1.0 - (1.0 - rng.random(shape)) ** (1.0 / k)) * DOWNSTREAM_WINDOW_DAYS * _DAY
-    kind = rng.random(shape)
+    delay = (1.0 - (1.0 - views.delay_uniform) ** (1.0 / k)) * DOWNSTREAM_WINDOW_DAYS * _DAY
     cohort, slot = np.nonzero(outcomes.response)
     request = views.request[cohort]
     at = views.at.tz_localize(None).to_numpy().astype("datetime64[s]")[request]
     engaged = outcomes.downstream[cohort, slot]
     engaged_at = np.where(engaged, at + delay[cohort, slot].astype("timedelta64[s]"), np.datetime64("NaT", "s"))
     shares = views.world.behaviour.kind_shares[views.world.behaviour.edge_code[views.entity_type[cohort]]]
-    chosen = (kind[cohort, slot][:, None] > shares.cumsum(axis=1)[:, :-1]).sum(axis=1)
+    chosen = (views.action_uniform[cohort, slot][:, None] > shares.cumsum(axis=1)[:, :-1]).sum(axis=1)
     action = np.array([name.removesuffix("s") for name in KINDS], dtype=object)[chosen]
     return FormedEdges(
         views.viewer[request], views.entity_type[cohort], views.entity[cohort, slot], views.request_id[request], at,

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from spr.errors import ConfigError
+from spr.errors import ConfigError, name_unknown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
+    from simulations.world import World
     from spr.progress import Progress
 
 _SHIPPED = Path(__file__).parent.parent / "configs" / "simulations"
@@ -29,7 +30,7 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    seed: int = 1
+    seed: int = Field(1, ge=0)
 
 
 AnySettings = TypeVar("AnySettings", bound=Settings)
@@ -72,6 +73,23 @@ def read_settings(path: Path, kind: type[AnySettings]) -> AnySettings:
         raise ConfigError(f"{path}: {where}: {first['msg']}; known settings: {known}") from None
 
 
+def require_edge_type(edge_type: str, world: World) -> None:
+    """Refuse an edge type that a world does not have.
+
+    Parameters
+    ----------
+    edge_type : str
+    world : World
+
+    Raises
+    ------
+    ConfigError
+    """
+    known = world.behaviour.edge_types
+    if edge_type not in known:
+        raise ConfigError(name_unknown("edge type", edge_type, known, "the settings"))
+
+
 @dataclass(frozen=True)
 class Results:
     """What a script ends with.
@@ -110,9 +128,9 @@ def run_script(name: str, kind: type[AnySettings], job: Callable[[AnySettings, P
     ) -> None:
         with readable_errors():
             read = read_settings(settings, kind)
+            out.mkdir(parents=True, exist_ok=True)
             with progress_bars() as progress:
                 results = job(read, progress)
-            out.mkdir(parents=True, exist_ok=True)
             for title, table in results.tables.items():
                 print_table(table, title)
                 table.to_csv(out / f"{_file_name(title)}.csv")

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from simulations.response_curves import CURVES
-from spr.errors import UnknownEntityType, name_unknown
+from spr.errors import InvalidModelInput, UnknownEntityType, name_unknown
 from spr.reorder import ImportanceFactors
 
 if TYPE_CHECKING:
@@ -56,6 +56,12 @@ class WorldTruth:
         row, column = np.ogrid[: len(self.position_examination), : len(self.slot_examination)]
         return np.asarray(1.0 / (1.0 + 0.3 * row + 0.15 * column))
 
+    @property
+    def slot_examination_at_top(self) -> Floats:
+        """P(an entity is examined) by slot, of a cohort at position 0, however pages are read."""
+        by_table = self.world.behaviour.examination == "row_column"
+        return self.examination_table[0] if by_table else self.slot_examination
+
     def value_of_next(self, engaged: Floats) -> Floats:
         """Return the engagement a week that one more engaged edge of each type would bring each viewer.
 
@@ -90,8 +96,9 @@ class WorldTruth:
         Returns
         -------
         DataFrame
-            By edge_type: ``value_per_edge``, the estimand of an edge-drop experiment: engagement a week that is lost
-            per edge when a small share of every viewer's edges is dropped; ``value_of_average_edge``: all that the
+            By edge_type, of the viewers themselves, what spills over to others left out: ``value_per_edge``, the
+            estimand of an edge-drop experiment: engagement a week that is lost per edge when a small share of every
+            viewer's edges is dropped; ``value_of_average_edge``: all that the
             type's edges bring over their number; ``value_of_next_edge``: what one more engaged edge brings, mean over
             sessions; ``probability_downstream``: engaged edges over edges; ``factor_per_downstream_edge`` =
             value_per_edge / probability_downstream, and ``factor_per_edge``, both relative to the reference.
@@ -159,8 +166,8 @@ class WorldTruth:
         -------
         DataFrame
             request_id, cohort_id, expected_gain (engagement a week, of the cohort at the top), position; one row per
-            cohort, in order of first appearance. By expected engaged edges times what one more is worth to the viewer;
-            exact under examination by position without cannibalization.
+            cohort, in order of first appearance. By expected engaged edges of the scorable entities times what one more
+            is worth to the viewer; exact under examination by position without cannibalization.
         """
         rows = impressions.loc[impressions["raw_score"].notna()]
         hit = self._expected_hits(rows)
@@ -186,7 +193,7 @@ class WorldTruth:
             of_type = types == code
             response[of_type] = self.response_probability(entity_type, raw_score[of_type])
         downstream = self.downstream_probability.to_numpy()[viewers, types]
-        return np.asarray(self.slot_examination[rows["slot"]] * response * downstream)
+        return np.asarray(self.slot_examination_at_top[rows["slot"]] * response * downstream)
 
     def response_probability(self, entity_type: str, raw_score: Floats) -> Floats:
         """Return P(response | raw_score, examined) of an entity type's first-pass ranker.
@@ -238,7 +245,19 @@ class WorldTruth:
             request_id, cohort_id, probability; one row per cohort, in order of first appearance. With
             examination e_p of the position, e_s of slot s, response r_s and downstream d, the probability is
             e_p * (1 - prod_s (1 - e_s r_s d)).
+
+        Raises
+        ------
+        InvalidModelInput
+            When pages are not read by position, or types take responses from each other: then a cohort below the top
+            has no probability by itself.
         """
+        behaviour = self.world.behaviour
+        if position != 0 and (behaviour.examination != "position" or behaviour.cannibalization_matrix.any()):
+            raise InvalidModelInput(
+                f"WorldTruth: pages are read by {behaviour.examination!r} or types take responses from each other, so "
+                "that a cohort below the top has no probability by itself; give position=0"
+            )
         rows = impressions.loc[impressions["raw_score"].notna()].sort_values("slot", kind="stable")
         rows = rows.loc[rows.groupby(["request_id", "cohort_id"], sort=False).cumcount() < top_k]
         hit = self._expected_hits(rows)

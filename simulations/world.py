@@ -388,7 +388,7 @@ class World:
         days, pre_days : int, default 28
             Length of the experiment and of the period before it.
         rng : Generator or int
-            The same, the same viewers in the same mood, whatever the assignment.
+            The same number and the same rows, the same viewers in the same mood, whatever their doses.
 
         Returns
         -------
@@ -398,8 +398,8 @@ class World:
 
         Raises
         ------
-        TableError
-            When a viewer is unknown or a share not allowed.
+        TableError, InvalidModelInput
+            When a viewer is unknown, a share not allowed, or there is no day.
 
         Examples
         --------
@@ -408,6 +408,10 @@ class World:
         >>> world.edge_drop(drop, rng=1)[["edges_follow", "pre_engagement", "engagement"]].shape
         (100, 3)
         """
+        if days < 1 or pre_days < 1:
+            raise InvalidModelInput(
+                f"World.edge_drop: {pre_days} days before, {days} in it; at least 1 of each is needed"
+            )
         rng, behaviour = np.random.default_rng(rng), self.behaviour
         who, drop = self._numbers(assignment), self._shares(assignment)
         columns: dict[str, object] = {str(c): assignment[c].to_numpy() for c in assignment.columns}
@@ -473,7 +477,7 @@ class World:
             edge_type = column.removeprefix("dropped_")
             if edge_type not in types:
                 raise TableError(f"assignment: {name_unknown('edge type', edge_type, types)}")
-            share = assignment[column].to_numpy(dtype=np.float64)
+            share = pd.to_numeric(assignment[column], errors="coerce").to_numpy(dtype=np.float64)
             outside = ~((share >= 0) & (share <= 1))
             if outside.any():
                 raise TableError(f"assignment: {column} is outside [0, 1] or null in {outside.sum():,} rows")

@@ -130,6 +130,11 @@ def adopt(
     print_table(compare_factors(ranker, new), "importance factors")
     console.print(f"{', '.join(unchanged)}: unchanged (sha256)")
     console.print(f"saved [bold]{escape(str(path))}[/bold], bundle {adopted.versions['bundle']}", soft_wrap=True)
+    console.print(
+        f'a later fit takes them, too, with \\[importance] file = "{escape(str(factors))}" in its configuration',
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 def read_metric(given: Sequence[str]) -> str | dict[str, float]:

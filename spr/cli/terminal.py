@@ -39,12 +39,12 @@ def note_missing_entities(ranker: SecondPassRanker, entities: Path | None) -> No
 
 @contextmanager
 def readable_errors() -> Iterator[None]:
-    """Show an error that says what to do as one line; anything else is a defect and keeps its traceback."""
+    """Show an error that says what to do, or a file that cannot be used, as one line; a defect keeps its traceback."""
     from calibration import CalibrationError
 
     try:
         yield
-    except (SPRError, CalibrationError) as error:
+    except (SPRError, CalibrationError, OSError) as error:
         console.print(f"[red]{type(error).__name__}[/red]: {escape(str(error))}", highlight=False, soft_wrap=True)
         raise typer.Exit(1) from None
 

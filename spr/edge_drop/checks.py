@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from scipy.stats import chi2, norm
+from scipy.stats import f, norm
 
 from spr.edge_drop.dose_response import covariance_of
 from spr.errors import InvalidExperiment
@@ -40,7 +40,7 @@ def balance_table(rows: EdgeDropRows) -> pd.DataFrame:
     >>> from spr.edge_drop.table import read_edge_drop
     >>> rng = np.random.default_rng(0)
     >>> table = pd.DataFrame({"viewer_id": np.arange(500).astype(str), "edges_follow": rng.poisson(9, 500),
-    ...     "dropped_follow": rng.choice([0.0, 0.5], 500), "likes": 1.0, "pre_likes": rng.poisson(4, 500)})
+    ...     "dropped_follow": rng.choice([0.0, 0.5], 500), "likes": range(500), "pre_likes": rng.poisson(4, 500)})
     >>> balance_table(read_edge_drop(table, "likes"))["p_value"].round(2).to_list()
     [0.68, 0.45]
     """
@@ -57,7 +57,10 @@ def balance_table(rows: EdgeDropRows) -> pd.DataFrame:
         mean, spread = moments.mean(axis=0), covariance_of(moments - moments.mean(axis=0), rows.cluster)
         statistic = float(mean @ np.linalg.pinv(spread, hermitian=True) @ mean)
         df = int(np.linalg.matrix_rank(spread))
-        found[name] = {"statistic": statistic, "df": df, "p_value": float(chi2.sf(statistic, df))}
+        units = rows.n if rows.cluster is None else int(rows.cluster.max()) + 1
+        # Hotelling's T^2: a chi-square where there are many viewers, an honest F where there are few clusters.
+        p_value = float(f.sf(statistic * (units - df) / (df * (units - 1)), df, units - df))
+        found[name] = {"statistic": statistic, "df": df, "p_value": p_value}
     table = pd.DataFrame.from_dict(found, orient="index", columns=["statistic", "df", "p_value"])
     return table.rename_axis("variable")
 
@@ -91,6 +94,28 @@ def refuse_unbalanced(balance: pd.DataFrame, n_viewers: int) -> tuple[str, ...]:
             "assigned viewers in the table?"
         )
     return (found,) if p_value < _REMARK / len(balance) else ()
+
+
+def refuse_uneven_strata(rows: EdgeDropRows) -> None:
+    """Refuse strata in which the doses have different shares: one regression would weigh them by their doses' variance.
+
+    Raises
+    ------
+    InvalidExperiment
+        When the mean dose of a type differs between strata beyond one in a million.
+    """
+    if rows.stratum is None or rows.stratum.max() == 0:
+        return
+    size = np.bincount(rows.stratum)
+    for edge_type, dose in zip(rows.edge_types, rows.dropped.T, strict=True):
+        mean = np.bincount(rows.stratum, dose) / size
+        within = ((dose - mean[rows.stratum]) ** 2).sum() / max(rows.n - len(size), 1)
+        between = (size * (mean - dose.mean()) ** 2).sum() / (len(size) - 1)
+        if within > 0 and f.sf(between / within, len(size) - 1, rows.n - len(size)) < _REFUSE:
+            raise InvalidExperiment(
+                f"the doses of {edge_type} differ between strata (means {mean.min():.3f} to {mean.max():.3f}), so that "
+                "one regression is no average over viewers; estimate such strata apart"
+            )
 
 
 def additivity_p_value(rows: EdgeDropRows, fit: DoseResponse) -> float:

@@ -22,6 +22,7 @@ Form = Literal["concave", "linear", "quadratic"]
 # Networks whose content saturates lie between a logarithm (0) and a straight line (1).
 _LEAST_CURVATURE, _MOST_CURVATURE = 0.05, 1.0
 _PRIOR_CURVATURE, _PRIOR_SD = 0.5, 0.5
+_LEAST_FREE = 20
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,9 @@ class DoseResponse:
     curvature, curvature_error : float
         The exponent of the remaining share, common to all edge types, and its standard error; 1 is a straight line.
         NaN of a quadratic.
+    prior_error : float64[T]
+        What an error of one standard deviation in the curvature's prior does to ``loss``; its square is to be added to
+        the variance. 0 where the form has no prior.
     residual : float64[n]
     design : float64[n, k]
         Columns of the regression at the solution.
@@ -49,6 +53,7 @@ class DoseResponse:
     form: Form
     curvature: float
     curvature_error: float
+    prior_error: Floats
     residual: Floats
     design: Floats
 
@@ -84,7 +89,7 @@ def fit_dose_response(rows: EdgeDropRows, form: Form = "concave") -> DoseRespons
     the loss at dose 0. Content that grows as a power :math:`\gamma` of the number of edges gives this curve exactly;
     one exponent for all types costs little variance, and cancels from the ratio of two types that had the same doses.
     The exponent is the mode under a wide normal prior (mean 0.5, sd 0.5), cut to [0.05, 1]; at a bound the errors still
-    count it as free. Covariates enter as
+    count it as free, and they count the prior's own error. Covariates enter as
     deviations and interact with the dose (Lin, 2013, "Agnostic notes on regression adjustments", Annals of Applied
     Statistics 7), so that the adjustment (CUPED: Deng et al., WSDM 2013) cannot bias the average loss. Where no type
     has two different doses above 0, the exponent is not identified and the form is linear up to that dose.
@@ -161,12 +166,14 @@ def _power_loss_slope(dose: Floats, curvature: float) -> Floats:
 
 
 def _levels(rows: EdgeDropRows) -> Floats:
-    """Return the columns that hold whatever the dose: a constant, the strata, the covariates."""
+    """Return the columns that hold whatever the dose: a constant, the strata, other types' doses, the covariates."""
     columns = [np.ones((rows.n, 1))]
     if rows.stratum is not None and rows.stratum.max() > 0:
         strata = np.eye(rows.stratum.max() + 1)[rows.stratum][:, 1:]
         columns.append(strata)
-    return np.hstack([*columns, rows.covariates])
+    # Doses of types that are not valued: their viewers lost something, and are no controls.
+    other = rows.other_dropped[:, rows.other_dropped.any(axis=0)]
+    return np.hstack([*columns, other, other**2, rows.covariates])
 
 
 def _design(rows: EdgeDropRows, amount: Floats) -> tuple[Floats, int]:
@@ -178,6 +185,11 @@ def _design(rows: EdgeDropRows, amount: Floats) -> tuple[Floats, int]:
 
 def _least_squares(rows: EdgeDropRows, design: Floats, start: int, size: int) -> tuple[Floats, Floats]:
     """Solve for the coefficients; give also the pseudo-inverse of the Gram matrix, and refuse what is confounded."""
+    if rows.n - design.shape[1] < _LEAST_FREE:
+        raise InvalidExperiment(
+            f"{rows.n:,} viewers for a regression of {design.shape[1]} columns; at least {_LEAST_FREE} more viewers "
+            "than columns are needed: take fewer edge types, covariates or strata"
+        )
     scale = np.sqrt((design**2).mean(axis=0))
     scale[scale == 0] = 1.0
     scaled = design / scale
@@ -226,6 +238,7 @@ def _solve(rows: EdgeDropRows, curvature: float, *, fixed: bool) -> DoseResponse
     coefficient, inverse = _least_squares(rows, design, start, size)
     residual = rows.outcome - design @ coefficient
     full, bread, error = design, inverse, 0.0
+    prior_error = np.zeros(design.shape[1])
     if not fixed:
         turn = _turn(rows, coefficient, start, curvature)
         full = np.column_stack([design, turn])
@@ -236,15 +249,17 @@ def _solve(rows: EdgeDropRows, curvature: float, *, fixed: bool) -> DoseResponse
         gram = full.T @ full
         gram[-1, -1] += noise / _PRIOR_SD**2
         bread = np.linalg.pinv(gram / np.outer(scale, scale), rcond=1e-12, hermitian=True) / np.outer(scale, scale)
+        prior_error = bread[:, -1] * noise / _PRIOR_SD
     influence = _influence(full, bread, residual)
     if not fixed:
-        error = float(np.sqrt(covariance_of(influence[:, -1:], rows.cluster)[0, 0]))
+        error = float(np.hypot(np.sqrt(covariance_of(influence[:, -1:], rows.cluster)[0, 0]), prior_error[-1]))
     return DoseResponse(
         coefficient[start : start + size],
         _at_the_mean(rows, influence[:, start:], coefficient[start:]),
         "linear" if fixed else "concave",
         curvature,
         error,
+        prior_error[start : start + size],
         residual,
         full,
     )
@@ -259,8 +274,9 @@ def _fit_quadratic(rows: EdgeDropRows) -> DoseResponse:
     influence = _influence(design, inverse, residual)[:, start:]
     moved = _at_the_mean(rows, influence, coefficient[start:], 2 * size)
     return DoseResponse(
-        coefficient[start : start + size], moved[:, :size], "quadratic", float("nan"), float("nan"), residual, design
-    )
+        coefficient[start : start + size], moved[:, :size], "quadratic", float("nan"), float("nan"), np.zeros(size),
+        residual, design,
+    )  # fmt: skip
 
 
 def _influence(design: Floats, bread: Floats, residual: Floats) -> Floats:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from scipy.special import ndtri
+from scipy.special import ndtr
+from scipy.stats import t as student
 
 from spr.edge_drop.ratios import fieller_intervals, simultaneous_critical
 from spr.edge_drop.shrinkage import shrink_log_values
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
 
 USE, KEEP = "use", "kept at 1: too noisy to act on"
+BELOW_0 = "kept at 1: its value is below 0"
 
 
 @dataclass(frozen=True)
@@ -47,8 +49,8 @@ class FactorEstimates:
     shrunk : float64[T]
         From log values drawn to their common mean, then divided by the reference's.
     decision : tuple of str
-        ``"use"``, or ``"kept at 1: too noisy to act on"`` where the type's or the reference's value is not told apart
-        from 0 at the simultaneous level.
+        ``"use"``; ``"kept at 1: too noisy to act on"`` where the type's or the reference's value is not told apart from
+        0 at the simultaneous level; ``"kept at 1: its value is below 0"`` where dropping edges raised the metric.
     factor : float64[T]
         What is served: ``shrunk``, or 1.
     """
@@ -142,7 +144,10 @@ def decide(values: EdgeValues, per: Per, reference: str, log_value: Floats, alph
     value, covariance = values.per(per)
     place = values.edge_types.index(reference)
     error = np.sqrt(np.diag(covariance))
-    critical = simultaneous_critical(value, covariance, place, alpha)
+    # A normal's critical value at the same level of Student's t.
+    spread = student(values.degrees_of_freedom)
+    one = float(spread.ppf(1 - alpha / 2))
+    critical = float(spread.ppf(ndtr(simultaneous_critical(value, covariance, place, alpha))))
     known = value > critical * error
     use = known & known[place]
     shrunk = np.exp(log_value - log_value[place])
@@ -155,9 +160,12 @@ def decide(values: EdgeValues, per: Per, reference: str, log_value: Floats, alph
         value,
         error,
         ratio,
-        fieller_intervals(value, covariance, place, float(ndtri(1 - alpha / 2))),
+        fieller_intervals(value, covariance, place, one),
         fieller_intervals(value, covariance, place, critical),
         shrunk,
-        tuple(USE if enough else KEEP for enough in use),
+        tuple(
+            USE if enough else BELOW_0 if below else KEEP
+            for enough, below in zip(use, value < -critical * error, strict=True)
+        ),
         np.where(use, shrunk, 1.0),
     )

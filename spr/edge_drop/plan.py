@@ -289,7 +289,9 @@ class ExperimentPlan:
     def _bounded(self, n: int) -> float:
         place = self._types.index(self.reference)
         distance = self._loss[place] / np.sqrt(self._loss_covariance(n)[place, place])
-        return float(ndtr(distance - self._z) + ndtr(-distance - self._z))
+        # Served factors are decided by intervals that hold for all ratios at once.
+        z = float(ndtri(1.0 - self.alpha / 2.0 / max(len(self._types) - 1, 1)))
+        return float(ndtr(distance - z) + ndtr(-distance - z))
 
     def _viewers_for_precision(self, place: int) -> int:
         return self._least(lambda n: bool(self._half_width(n)[place] <= self.precision))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from spr.edge_drop.factors import FactorEstimates, decide
+from spr.edge_drop.factors import USE, FactorEstimates, decide
 from spr.edge_drop.shrinkage import shrink_log_values
 from spr.edge_drop.table import read_edge_drop
 from spr.edge_drop.values import values_of
@@ -114,7 +114,7 @@ def estimate_segment_factors(
     by_segment = {}
     for name, part in found.items():
         made = decide(part, per, overall.reference, logs.get(name, centre), alpha)
-        use = np.array([d == "use" for d in overall.decision])
+        use = np.array([d == USE for d in overall.decision])
         factor = np.where(use, made.shrunk, 1.0)
         by_segment[name] = FactorEstimates(
             part, per, overall.reference, made.value, made.standard_error, made.ratio, made.interval,

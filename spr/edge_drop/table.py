@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
 
 _NAME = "edge_drop"
-_FEW_CLUSTERS = 40
+_TOO_FEW_CLUSTERS, _FEW_CLUSTERS = 20, 40
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,8 @@ class EdgeDropRows:
     viewer_id : object[n]
     dropped : float64[n, T]
         Share of the viewer's edges whose content was hidden, in [0, 1].
+    other_dropped : float64[n, U]
+        The same of types that are not valued: their viewers are no controls.
     edges : float64[n, T]
         Edges before assignment.
     downstream_edges : float64[n, T] or None
@@ -58,6 +60,7 @@ class EdgeDropRows:
     metric: str
     viewer_id: NDArray[np.object_]
     dropped: Floats
+    other_dropped: Floats
     edges: Floats
     downstream_edges: Floats | None
     outcome: Floats
@@ -85,6 +88,7 @@ class EdgeDropRows:
             self,
             viewer_id=self.viewer_id[rows],
             dropped=self.dropped[rows],
+            other_dropped=self.other_dropped[rows],
             edges=self.edges[rows],
             downstream_edges=None if self.downstream_edges is None else self.downstream_edges[rows],
             outcome=self.outcome[rows],
@@ -155,8 +159,11 @@ def read_edge_drop(
     if missing:
         raise TableError(f"{_NAME}: column {missing[0]!r} is missing; found: {', '.join(map(str, frame.columns))}")
     _check_viewers(frame)
+    _check_roles(weights, covariates)
 
-    notes: list[str] = []
+    counted = [str(c).removeprefix("edges_") for c in frame.columns if str(c).startswith("edges_")]
+    undosed = [t for t in counted if f"dropped_{t}" not in frame] if edge_types is None else []
+    notes = [f"{t} is left out: the table has edges_{t} and no dropped_{t}" for t in undosed]
     outcome = _weighted(frame, weights)
     there = ~np.isnan(outcome)
     if not there.all():
@@ -168,12 +175,12 @@ def read_edge_drop(
         raise InvalidExperiment(
             f"{_NAME}: {_shown(weights)} is {outcome[0]:g} for all {len(frame):,} viewers: nothing to lose"
         )
-    dropped = {t: _numbers(frame, f"dropped_{t}", most=1.0) for t in wanted}
+    dropped = {t: _numbers(frame, f"dropped_{t}", most=1.0) for t in found}
     edges = {t: _numbers(frame, f"edges_{t}", least=0.0) for t in wanted}
     kept = tuple(t for t in wanted if _can_be_valued(t, dropped[t], edges[t], notes))
     if not kept:
         raise InvalidExperiment(f"{_NAME}: no edge type can be valued: {'; '.join(notes)}")
-    downstream = _read_downstream(frame, kept, edges)
+    n, downstream = len(frame), _read_downstream(frame, kept, edges)
     pre = {f"pre_{name}": w for name, w in weights.items()}
     has_pre = all(name in frame for name in pre)
     columns = [_weighted(frame, pre)] if has_pre else []
@@ -184,6 +191,8 @@ def read_edge_drop(
         raise InvalidExperiment(
             f"{_NAME}: {n_strata:,} strata of {len(frame):,} viewers; give fewer, of 4 or more on average"
         )
+    if 0 < n_clusters < _TOO_FEW_CLUSTERS:
+        raise InvalidExperiment(f"{_NAME}: {n_clusters} clusters; at least {_TOO_FEW_CLUSTERS} are needed for an error")
     if 0 < n_clusters < _FEW_CLUSTERS:
         notes.append(f"{n_clusters} clusters: errors from fewer than {_FEW_CLUSTERS} are too small")
     return EdgeDropRows(
@@ -191,6 +200,7 @@ def read_edge_drop(
         _shown(weights),
         frame["viewer_id"].to_numpy(dtype=object),
         np.column_stack([dropped[t] for t in kept]),
+        np.column_stack([dropped[t] for t in found if t not in kept]) if len(found) > len(kept) else np.empty((n, 0)),
         np.column_stack([edges[t] for t in kept]),
         downstream,
         outcome,
@@ -214,6 +224,20 @@ def _check_viewers(frame: pd.DataFrame) -> None:
             f"{_NAME}: viewer_id is not unique in {again.sum():,} of {len(frame):,} rows; first: "
             f"viewer_id={viewers[again].iloc[0]!r}"
         )
+
+
+def _check_roles(weights: Mapping[str, float], covariates: Sequence[str]) -> None:
+    """Refuse a metric that is no outcome and a covariate that is one."""
+    for name in weights:
+        if name.startswith(("dropped_", "edges_", "downstream_edges_", "pre_")):
+            raise InvalidExperiment(
+                f"{_NAME}: the metric {name!r} is from before the experiment; give what viewers did in it"
+            )
+    for name in covariates:
+        if name in weights or name.startswith("dropped_"):
+            raise InvalidExperiment(
+                f"{_NAME}: the covariate {name!r} is a metric or a dose; give columns from before the assignment"
+            )
 
 
 def _numbers(

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
-from scipy.special import ndtri
+from scipy.stats import t
 
-from spr.edge_drop.checks import additivity_p_value, balance_table, refuse_unbalanced
-from spr.edge_drop.dose_response import covariance_of, fit_dose_response
+from spr.edge_drop.checks import additivity_p_value, balance_table, refuse_unbalanced, refuse_uneven_strata
+from spr.edge_drop.dose_response import covariance_of, fit_dose_response, power_loss
 from spr.edge_drop.factors import FactorEstimates, estimate_factors
 from spr.edge_drop.table import read_edge_drop
 from spr.errors import InvalidExperiment, name_unknown
@@ -72,6 +72,11 @@ class EdgeValues:
     additivity_p_value: float
     notes: tuple[str, ...]
 
+    @property
+    def degrees_of_freedom(self) -> float:
+        """Of the errors: clusters less one; infinite where viewers are by themselves, of which there are many."""
+        return float("inf") if self.n_clusters == self.n_viewers else self.n_clusters - 1.0
+
     def per(self, per: Per) -> tuple[Floats, Floats]:
         """Return the value of an edge of each type, or of an edge that had a downstream interaction.
 
@@ -132,7 +137,7 @@ class EdgeValues:
         """
         value, covariance = self.per(per)
         error = np.sqrt(np.diag(covariance))
-        half = ndtri(1 - alpha / 2) * error
+        half = t.ppf(1 - alpha / 2, self.degrees_of_freedom) * error
         columns = {
             "value": value,
             "standard_error": error,
@@ -228,6 +233,7 @@ def values_of(
     rows: EdgeDropRows, *, form: Form = "concave", probability_downstream: Mapping[str, float] | None = None
 ) -> EdgeValues:
     """Estimate from rows that were read; see :func:`estimate_edge_values`."""
+    refuse_uneven_strata(rows)
     balance = balance_table(rows)
     notes = (*rows.notes, *refuse_unbalanced(balance, rows.n))
     fit = fit_dose_response(rows, form)
@@ -237,14 +243,18 @@ def values_of(
     mean = np.stack([fit.loss, edges, downstream.mean(axis=0)])
     if fit.form != form:
         notes = (*notes, "no type has two doses above 0: the loss is taken as a straight line up to the dose there is")
+    covariance = covariance_of(np.hstack([fit.influence, counts]), rows.cluster)
+    size = len(rows.edge_types)
+    covariance[:size, :size] += np.outer(fit.prior_error, fit.prior_error)
     explained = fit.residual.var()
-    at_no_dose = (rows.outcome + fit.loss @ rows.dropped.T).var()
+    lost = rows.dropped if fit.form == "quadratic" else power_loss(rows.dropped, fit.curvature)
+    at_no_dose = (rows.outcome + lost @ fit.loss).var()
     adjusted = rows.covariates.shape[1] > 0 or rows.stratum is not None
     return EdgeValues(
         rows.edge_types,
         rows.metric,
         mean,
-        covariance_of(np.hstack([fit.influence, counts]), rows.cluster),
+        covariance,
         fit.form,
         fit.curvature,
         fit.curvature_error,

@@ -292,6 +292,11 @@ class ImportanceFactors:
         ----------
         path : str or Path
             Made anew; its directory too.
+
+        Raises
+        ------
+        OSError
+            When it cannot be written.
         """
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -354,7 +359,18 @@ class ImportanceFactors:
             raise ConfigError(
                 f"importance factors have the keys {sorted(content)}; 'factor' is required, known: {known}"
             )
-        factors = cls(**{name: part for name, part in content.items() if name != "version"})
+        parts = {name: part for name, part in content.items() if name != "version"}
+        for name, part in parts.items():
+            if name == "reference":
+                if part is not None and not isinstance(part, str):
+                    raise ConfigError(f"importance factors: reference is {part!r}; allowed: the name of an edge type")
+            elif not isinstance(part, dict):
+                raise ConfigError(f"importance factors: {name} is {part!r}; allowed: a table by edge type")
+        for name in ("interval", "value_per_edge", "probability_downstream", "estimate", "decision"):
+            unnamed = sorted(set(parts.get(name, ())) - set(parts["factor"]))
+            if unnamed:
+                raise ConfigError(f"importance factors: {name} names {unnamed[0]!r}, which has no factor")
+        factors = cls(**parts)
         if content.get("version", factors.version) != factors.version:
             raise ConfigError(
                 f"importance factors say version {content['version']!r}, their content is {factors.version!r}; "
@@ -366,6 +382,9 @@ class ImportanceFactors:
 def _check_numbers(
     name: str, numbers: Mapping[str, float], *, positive: bool = False, most: float = float("inf")
 ) -> dict[str, float]:
+    for edge, number in numbers.items():
+        if isinstance(number, bool) or not isinstance(number, (int, float, np.number)):
+            raise ConfigError(f"{name} of edge type {edge!r} is {number!r}; allowed: a number")
     checked = {edge: float(number) for edge, number in numbers.items()}
     for edge, number in checked.items():
         if not isfinite(number) or (positive and not 0.0 < number <= most):
@@ -377,7 +396,11 @@ def _check_numbers(
 
 def _check_intervals(intervals: Mapping[str, Any]) -> dict[str, tuple[float | None, float | None]]:
     checked: dict[str, tuple[float | None, float | None]] = {}
-    for edge, (low, high) in intervals.items():
+    for edge, pair in intervals.items():
+        numbers = isinstance(pair, (tuple, list)) and all(isinstance(b, (int, float)) or b is None for b in pair)
+        if not numbers or len(pair) != 2:
+            raise ConfigError(f"interval of {edge!r} is {pair!r}; allowed: two numbers, None = unbounded")
+        low, high = pair
         bounds = tuple(None if bound is None or isinf(bound) else float(bound) for bound in (low, high))
         least, most = bounds
         if any(bound is not None and isnan(bound) for bound in bounds) or (

@@ -284,3 +284,20 @@ def test_bad_runs_are_refused(world: World) -> None:
 def test_behaviour_that_cannot_be_is_refused(settings: dict[str, object], message: str) -> None:
     with pytest.raises(InvalidModelInput, match=message):
         Behaviour(**settings)  # type: ignore[arg-type] # wrong on purpose
+
+
+def test_what_follows_a_response_is_the_same_when_a_type_is_not_there(world: World) -> None:
+    full, less = (world.run(1500, policy=Shuffled(), without=without).actions for without in ([], ["newsletter"]))
+    keys = ["request_id", "entity_type", "entity_id", "action"]
+    both = full.drop_duplicates(keys).merge(less.drop_duplicates(keys), on=keys)
+    later = both[both["action"] != "response"]
+    assert len(later) > 100
+    assert (later["at_x"] == later["at_y"]).all()
+
+
+def test_truth_below_the_top_is_refused_where_there_is_none() -> None:
+    page = World(n_viewers=60, seed=1).impressions(3)
+    cascade = World(n_viewers=60, seed=1, behaviour=Behaviour(examination="cascade"))
+    with pytest.raises(InvalidModelInput, match="no probability by itself"):
+        cascade.truth.cohort_probability(page)
+    assert (cascade.truth.cohort_probability(page, position=0)["probability"] < 1).all()

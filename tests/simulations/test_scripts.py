@@ -56,6 +56,7 @@ def test_every_script_has_shipped_settings_which_are_its_defaults() -> None:
         ("viewrs = 3", "viewrs: Extra inputs are not permitted; known settings: .*viewers"),
         ("viewers = 3", "viewers: Input should be greater than or equal to 1000"),
         ("viewers = ", "cannot be read"),
+        ("seed = -1", "seed: Input should be greater"),
     ],
 )
 def test_wrong_settings_are_named(tmp_path: Path, text: str, message: str) -> None:
@@ -164,3 +165,25 @@ def test_a_script_runs_from_an_empty_folder_and_shows_wrong_settings_in_one_line
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stdout.startswith("ConfigError: small.toml: viewers:")
+
+
+@pytest.mark.parametrize(
+    ("script", "settings", "message"),
+    [
+        ("importance_sweep", {"multiples": ()}, "at least 1 item"),
+        ("guarantee_sweep", {"shares": (-0.2,)}, "greater than or equal to 0"),
+        ("guarantee_sweep", {"slacks": ()}, "at least 1 item"),
+        ("calibration_drift", {"responses_fall": {"evnt": 0.3}}, "Did you mean 'event'"),
+        ("calibration_drift", {"responses_fall": {"event": 3.0}}, "less than or equal to 1"),
+        ("calibration_drift", {"from_week": 9}, "from_week is 9, but there are 5 weeks"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(script: str, settings: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        settings_type(script)(**settings)
+
+
+@pytest.mark.parametrize("script", ["importance_sweep", "guarantee_sweep"])
+def test_an_unknown_edge_type_is_named_before_the_first_run(script: str) -> None:
+    with pytest.raises(ConfigError, match="Did you mean 'follow'"):
+        run(script, viewers=100, requests=100, edge_type="folow")

@@ -54,7 +54,7 @@ def test_config_hash_changes_with_content() -> None:
         (MINIMAL + "[importance]\nconection = 2.0", "unknown edge type 'conection'.*Did you mean 'connection'"),
         (MINIMAL + "[importance]\nconnection = 0.0", "importance.*'connection' is 0.0; allowed: positive"),
         (MINIMAL + "[importance]\nconnection = nan", "finite"),
-        (MINIMAL + "[importance]\nconnection = [2.0]", "importance: .*not factors"),
+        (MINIMAL + "[importance]\nconnection = [2.0]", "importance: .*allowed: a number"),
         ("importance = 3\n" + MINIMAL, "importance: .*3 is no table"),
         (MINIMAL + "[importance]\nfile = 'no.json'", r"\[importance\].*no.json cannot be read"),
         (MINIMAL + "[importance]\nfile = 'no.json'\nfollow = 2.0", "file = 'no.json' and numbers for follow; keep one"),

@@ -124,3 +124,14 @@ def test_a_type_that_cannot_be_valued_is_left_out_and_said(
     assert rows.notes == (f"subscribe is left out: {why}",)
     with pytest.raises(InvalidExperiment, match=why):
         read_edge_drop(table.assign(**change), "likes", edge_types=["subscribe"])
+
+
+def test_columns_in_the_wrong_role_are_refused_and_a_lost_dose_is_said(table: pd.DataFrame) -> None:
+    for metric in ("dropped_follow", "edges_follow", "pre_likes"):
+        with pytest.raises(InvalidExperiment, match="is from before the experiment"):
+            read_edge_drop(table, metric)
+    for covariate in ("likes", "dropped_follow"):
+        with pytest.raises(InvalidExperiment, match="is a metric or a dose"):
+            read_edge_drop(table, "likes", covariates=[covariate])
+    rows = read_edge_drop(table.drop(columns="dropped_follow"), "likes")
+    assert rows.notes == ("follow is left out: the table has edges_follow and no dropped_follow",)

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from spr.edge_drop import estimate_edge_values, estimate_segment_factors
-from spr.edge_drop.factors import KEEP, USE
+from spr.edge_drop.factors import BELOW_0, KEEP, USE
 from spr.errors import ConfigError, InvalidExperiment, TableError
 from spr.reorder import ImportanceFactors
 
@@ -162,8 +162,13 @@ def test_what_cannot_answer_is_refused_or_said(make_experiment: Callable[..., Ma
         estimate_edge_values(table.assign(likes=3.0), "likes")
     with pytest.raises(InvalidExperiment, match="400 strata of 400 viewers"):
         estimate_edge_values(table.assign(stratum=np.arange(400)), "likes")
-    few = estimate_edge_values(table.assign(cluster=np.arange(400) % 12), "likes")
-    assert "12 clusters: errors from fewer than 40 are too small" in few.notes
+    few = estimate_edge_values(table.assign(cluster=np.arange(400) % 25), "likes")
+    assert "25 clusters: errors from fewer than 40 are too small" in few.notes
+    assert few.degrees_of_freedom == 24
+    with pytest.raises(InvalidExperiment, match="12 clusters; at least 20"):
+        estimate_edge_values(table.assign(cluster=np.arange(400) % 12), "likes")
+    with pytest.raises(InvalidExperiment, match=r"regression of .* columns|at least 20"):
+        estimate_edge_values(table.head(24), "likes")
     one = estimate_edge_values(table, "likes", edge_types=["t0"]).factors()
     assert one.factor.tolist() == [1.0]
     twice = estimate_edge_values(table.assign(same=table["pre_likes"] * 2), "likes", covariates=["same"])
@@ -175,6 +180,44 @@ def test_values_below_0_are_never_acted_on(make_experiment: Callable[..., Made])
     dropped = table[["dropped_t0", "dropped_t1", "dropped_t2"]].sum(axis=1)
     estimates = estimate_edge_values(table.assign(likes=table["pre_likes"] + 40 * dropped), "likes").factors()
     assert (estimates.value < 0).all()
-    assert set(estimates.decision) == {KEEP}
+    assert set(estimates.decision) == {BELOW_0}
     assert (estimates.factor == 1.0).all()
     assert np.isfinite(estimates.shrunk).all()
+
+
+def test_viewers_dosed_in_a_type_that_is_not_valued_are_no_controls() -> None:
+    rng = np.random.default_rng(17)
+    n, names = 30_000, ("a", "b", "c")
+    arm = rng.choice(4, n, p=[0.5, *[1 / 6] * 3])
+    table = pd.DataFrame({"viewer_id": np.arange(n).astype(str), "pre_likes": rng.poisson(20, n).astype(float)})
+    table["likes"] = table["pre_likes"] + rng.normal(0, 2, n)
+    for place, name in enumerate(names, start=1):
+        dose = np.where(arm == place, rng.choice([0.1, 0.25, 0.5], n), 0.0)
+        table[f"edges_{name}"], table[f"dropped_{name}"] = 10, dose
+        table["likes"] -= 10 * dose
+    values = estimate_edge_values(table, "likes", edge_types=["a", "b"]).to_pandas()
+    assert (np.abs(values["value"] - 1.0) < 4 * values["standard_error"]).all()
+
+
+def test_values_cover_where_the_curve_is_as_far_from_its_prior_as_it_can_be() -> None:
+    rng, n, hits = np.random.default_rng(18), 2000, []
+    for _ in range(120):
+        dose = rng.choice([0.0, 0.1, 0.25, 0.5], size=(n, 3), p=[0.5, *[1 / 6] * 3])
+        table = pd.DataFrame(
+            {"viewer_id": np.arange(n).astype(str), "likes": rng.normal(50, 5, n) - 10 * dose.sum(axis=1)}
+        )
+        for place in range(3):
+            table[f"edges_t{place}"], table[f"dropped_t{place}"] = 10, dose[:, place]
+        found = estimate_edge_values(table, "likes").to_pandas()
+        hits.append(((found["low"] <= 1) & (found["high"] >= 1)).mean())
+    assert np.mean(hits) > 0.9  # a straight line: curvature 1, the prior says 0.5
+
+
+def test_strata_whose_doses_differ_are_refused() -> None:
+    rng, n = np.random.default_rng(19), 4000
+    stratum = np.arange(n) % 2
+    dose = np.where(rng.random(n) < np.where(stratum, 0.5, 0.05), 0.5, 0.0)
+    table = pd.DataFrame({"viewer_id": np.arange(n).astype(str), "edges_a": 5, "dropped_a": dose, "stratum": stratum})
+    table["likes"] = rng.normal(20, 1, n) - dose * np.where(stratum, 2, 20)
+    with pytest.raises(InvalidExperiment, match="the doses of a differ between strata"):
+        estimate_edge_values(table, "likes")

@@ -98,3 +98,22 @@ def test_importance_factors_refuse_altered_content():
         ImportanceFactors.from_dict(content)
     with pytest.raises(ConfigError, match="'factor' is required"):
         ImportanceFactors.from_dict({"factors": {"a": 1.0}})
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"factor": {"a": "x"}}, "factor of edge type 'a' is 'x'; allowed: a number"),
+        ({"factor": {"a": True}}, "is True; allowed: a number"),
+        ({"factor": [1.0]}, r"factor is \[1.0\]; allowed: a table by edge type"),
+        ({"factor": {"a": 1.0}, "interval": {"a": [1]}}, r"interval of 'a' is \[1\]"),
+        ({"factor": {"a": 1.0}, "interval": {"a": ["x", "y"]}}, "allowed: two numbers"),
+        ({"factor": {"a": 1.0}, "interval": {"a": 3}}, "allowed: two numbers"),
+        ({"factor": {"a": 1.0}, "interval": {"b": [1, 2]}}, "interval names 'b', which has no factor"),
+        ({"factor": {"a": 1.0}, "source": "q4"}, "source is 'q4'"),
+        ({"factor": {"a": 1.0}, "reference": 7}, "reference is 7"),
+    ],
+)
+def test_factors_written_by_hand_are_checked(content: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        ImportanceFactors.from_dict(content)
