@@ -86,6 +86,8 @@ def follow(
 
 def plot_arrival(followed: dict[str, pd.DataFrame], settings: NewEntityTypeSettings) -> Figure:
     """Draw what the newcomer's ranker could learn from, and where the newcomer stands."""
+    from matplotlib.ticker import MaxNLocator
+
     from calibration.plots.axes import COLOURS, GREY, MARKERS, panel_grid
 
     figure, grid = panel_grid(2, f"{settings.newcomer} arrives", width=5.6)
@@ -100,6 +102,7 @@ def plot_arrival(followed: dict[str, pd.DataFrame], settings: NewEntityTypeSetti
     share.set_ylabel(f"% of the placements in the top {settings.within_top}")
     for panel in (learnt, share):
         panel.set_xlabel("day")
+        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
         panel.set_ylim(0, None)
     share.legend(frameon=False)
     return figure
