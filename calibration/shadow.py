@@ -94,8 +94,12 @@ def with_shadow_scores(impressions: pd.DataFrame, shadow: pd.DataFrame, ranker_v
     n_matched = int(matched.sum())
     _log.info(
         "shadow scores of %s %s: %d rows joined, %d shadow rows without an impression, %d impressions without a score",
-        entity_types[0], ranker_version, n_matched, len(shadow) - n_matched, of_type - n_matched,
-    )  # fmt: skip
+        entity_types[0],
+        ranker_version,
+        n_matched,
+        len(shadow) - n_matched,
+        of_type - n_matched,
+    )
     return impressions[matched].assign(
         raw_score=found.loc[matched, "raw_score"].to_numpy(), ranker_version=ranker_version
     )

@@ -14,7 +14,7 @@ from simulations.script import Results, Settings, run_script
 from simulations.world import World
 from spr.edge_drop import EdgeDropExperiment, sample_ratio_check
 from spr.edge_drop.dose_response import Form, fit_dose_response
-from spr.edge_drop.experiment import Design  # noqa: TC001 - pydantic reads it
+from spr.edge_drop.experiment import Design
 from spr.edge_drop.plots import dose_response_plot, forest_plot
 from spr.edge_drop.table import read_edge_drop
 from spr.edge_drop.values import values_of

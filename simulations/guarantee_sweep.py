@@ -49,9 +49,13 @@ def sweep(settings: GuaranteeSweepSettings, progress: Progress) -> pd.DataFrame:
     for slack in settings.slacks:
         for share in settings.shares:
             progress("runs", len(rows), total)
-            guarantee = ImpressionGuarantee(
-                "floor", "edge_type", settings.edge_type, share=share, within_top=settings.within_top, slack=slack
-            ) if share > 0 else None  # fmt: skip
+            guarantee = (
+                ImpressionGuarantee(
+                    "floor", "edge_type", settings.edge_type, share=share, within_top=settings.within_top, slack=slack
+                )
+                if share > 0
+                else None
+            )
             policy = ExpectedGain(factors, (guarantee,) if guarantee else ())
             run = world.run(settings.requests, policy=policy) if guarantee else free
             rows[slack, share] = {

@@ -93,8 +93,13 @@ def plot_sweep(table: pd.DataFrame, settings: ImportanceSweepSettings) -> Figure
     mix.legend(frameon=False)
     trade.plot(table["downstream"], 100 * table["of optimal"], color=INK, marker="o")
     for multiple, row in table.iterrows():
-        trade.annotate(f"{multiple:g}", (row["downstream"], 100 * row["of optimal"]), xytext=(6, -3),
-                       textcoords="offset points", fontsize=8)  # fmt: skip
+        trade.annotate(
+            f"{multiple:g}",
+            (row["downstream"], 100 * row["of optimal"]),
+            xytext=(6, -3),
+            textcoords="offset points",
+            fontsize=8,
+        )
     if 1.0 in table.index:
         trade.axhline(100 * float(table["of optimal"][1.0]), color=GREY, linestyle=":", linewidth=1)
     trade.set_xlabel("downstream interactions that the pages make")

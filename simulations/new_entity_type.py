@@ -96,8 +96,14 @@ def plot_arrival(followed: dict[str, pd.DataFrame], settings: NewEntityTypeSetti
         for panel, values in ((learnt, days["responses"]), (share, 100 * days["share"])):
             panel.plot(days.index, values, color=COLOURS[place], marker=MARKERS[place], markersize=4, label=name)
     learnt.axhline(settings.responses_needed, color=GREY, linestyle=":", linewidth=1)
-    learnt.annotate("enough to train its ranker", (1, settings.responses_needed), xytext=(0, 4),
-                    textcoords="offset points", fontsize=8, color=GREY)  # fmt: skip
+    learnt.annotate(
+        "enough to train its ranker",
+        (1, settings.responses_needed),
+        xytext=(0, 4),
+        textcoords="offset points",
+        fontsize=8,
+        color=GREY,
+    )
     learnt.set_ylabel("responses so far")
     share.set_ylabel(f"% of the placements in the top {settings.within_top}")
     for panel in (learnt, share):

@@ -156,9 +156,13 @@ class PageViews:
         taken = {column: getattr(self, column)[cohorts] for column in _OF_COHORTS}
         taken["request"] = number[taken["request"]]
         return replace(
-            self, at=self.at[requests], viewer=self.viewer[requests], request_uniform=self.request_uniform[requests],
-            request_id=self.request_id[requests], **taken,
-        )  # fmt: skip
+            self,
+            at=self.at[requests],
+            viewer=self.viewer[requests],
+            request_uniform=self.request_uniform[requests],
+            request_id=self.request_id[requests],
+            **taken,
+        )
 
     def to_requests(self) -> pd.DataFrame:
         """Return the public requests table.

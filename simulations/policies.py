@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from simulations.page_views import PageViews
     from spr import SecondPassRanker
-    from spr.reorder import ImpressionGuarantee
+    from spr.reorder import ImpressionGuarantee, LabelKind
 
     Floats = npt.NDArray[np.float64]
     Integers = npt.NDArray[np.int64]
@@ -146,8 +146,8 @@ class ExpectedGain:
 
     def _arrange(self, counted: dict[str, int], value: Floats, edge_type: npt.NDArray[np.object_]) -> Integers:
         delivered = {g.name: counted.get(g.name, 0) for g in self.guarantees}
-        labels = {"edge_type": edge_type}
-        kept = arrange(value, labels, self.guarantees, delivered=delivered, delivered_total=counted.get("total", 0))  # type: ignore[arg-type] # the label kind is a Literal
+        labels: dict[LabelKind, npt.NDArray[np.object_]] = {"edge_type": edge_type}
+        kept = arrange(value, labels, self.guarantees, delivered=delivered, delivered_total=counted.get("total", 0))
         position = np.empty(len(value), dtype=np.int64)
         position[kept.order] = np.arange(len(value))
         top = max(g.within_top for g in self.guarantees)

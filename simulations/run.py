@@ -224,10 +224,21 @@ def simulate(
     by_type *= world.sociability[:, None] * world.spillover_factor(drop, engaged)[:, None]
     uniform = np.random.default_rng([world.seed, 6, 0, period]).random((world.n_viewers, len(KINDS)))
     return Run(
-        world, period, n_requests, start + pd.Timedelta(days=days), sessions, by_type,
-        poisson(uniform, by_type @ behaviour.kind_shares), edges, engaged, placements, expected_edges, expected_gain,
-        tuple(formed), counters,
-    )  # fmt: skip
+        world,
+        period,
+        n_requests,
+        start + pd.Timedelta(days=days),
+        sessions,
+        by_type,
+        poisson(uniform, by_type @ behaviour.kind_shares),
+        edges,
+        engaged,
+        placements,
+        expected_edges,
+        expected_gain,
+        tuple(formed),
+        counters,
+    )
 
 
 def poisson(uniform: Floats, rate: Floats) -> Integers:
@@ -300,9 +311,14 @@ def _form(views: PageViews, outcomes: Outcomes) -> FormedEdges:
     chosen = (views.action_uniform[cohort, slot][:, None] > shares.cumsum(axis=1)[:, :-1]).sum(axis=1)
     action = np.array([name.removesuffix("s") for name in KINDS], dtype=object)[chosen]
     return FormedEdges(
-        views.viewer[request], views.entity_type[cohort], views.entity[cohort, slot], views.request_id[request], at,
-        engaged_at, action,
-    )  # fmt: skip
+        views.viewer[request],
+        views.entity_type[cohort],
+        views.entity[cohort, slot],
+        views.request_id[request],
+        at,
+        engaged_at,
+        action,
+    )
 
 
 @dataclass(frozen=True)

@@ -150,9 +150,18 @@ class SecondPassRanker:
         importance = self.factors.at(edge_type)
         value = probability * importance
         return CohortValues(
-            batch, expected_response, margins, margin, probability, importance, value,
-            edge_type, batch.scorable(), seen, fallbacks,
-        )  # fmt: skip
+            batch,
+            expected_response,
+            margins,
+            margin,
+            probability,
+            importance,
+            value,
+            edge_type,
+            batch.scorable(),
+            seen,
+            fallbacks,
+        )
 
     def correct_unseen(self, fixed: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the margin of viewers without a random effect: intercept + slope x ``margin_fixed``."""

@@ -274,9 +274,15 @@ def _fit_quadratic(rows: EdgeDropRows) -> DoseResponse:
     influence = _influence(design, inverse, residual)[:, start:]
     moved = _at_the_mean(rows, influence, coefficient[start:], 2 * size)
     return DoseResponse(
-        coefficient[start : start + size], moved[:, :size], "quadratic", float("nan"), float("nan"), np.zeros(size),
-        residual, design,
-    )  # fmt: skip
+        coefficient[start : start + size],
+        moved[:, :size],
+        "quadratic",
+        float("nan"),
+        float("nan"),
+        np.zeros(size),
+        residual,
+        design,
+    )
 
 
 def _influence(design: Floats, bread: Floats, residual: Floats) -> Floats:

@@ -327,10 +327,14 @@ def _mean_by_dose(dose: Floats, loss: Floats, cluster: NDArray[np.int64] | None)
 
 def _draw_mix(panel: Axes, table: pd.DataFrame, column: str, *, before_only: bool) -> None:
     rows = np.arange(len(table))
-    sides = {"before": (0.0, "factors served now")} if before_only else {
-        "before": (-0.2, "factors served now"),
-        "after": (0.2, "new factors"),
-    }  # fmt: skip
+    sides = (
+        {"before": (0.0, "factors served now")}
+        if before_only
+        else {
+            "before": (-0.2, "factors served now"),
+            "after": (0.2, "new factors"),
+        }
+    )
     most = max(float(table[f"{column}_{side}"].max()) for side in sides)
     for side, (shift, label) in sides.items():
         values = table[f"{column}_{side}"].to_numpy()

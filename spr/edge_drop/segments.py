@@ -117,9 +117,18 @@ def estimate_segment_factors(
         use = np.array([d == USE for d in overall.decision])
         factor = np.where(use, made.shrunk, 1.0)
         by_segment[name] = FactorEstimates(
-            part, per, overall.reference, made.value, made.standard_error, made.ratio, made.interval,
-            made.simultaneous, made.shrunk, overall.decision, factor,
-        )  # fmt: skip
+            part,
+            per,
+            overall.reference,
+            made.value,
+            made.standard_error,
+            made.ratio,
+            made.interval,
+            made.simultaneous,
+            made.shrunk,
+            overall.decision,
+            factor,
+        )
     return SegmentFactors(overall, by_segment, shrunk.spread if shrunk else float("nan"), (*values.notes, *notes))
 
 

@@ -198,9 +198,23 @@ class NearlineUpdater:
         for _ in range(_MOST_STEPS):
             before = margins.copy()
             newton_step(
-                family, rows, labels, weights, rest, starts, 0, n_keys, *prior, False,
-                coefficients, margins, nothing, nothing, np.zeros((3, d)), np.zeros((d, d)),
-            )  # fmt: skip
+                family,
+                rows,
+                labels,
+                weights,
+                rest,
+                starts,
+                0,
+                n_keys,
+                *prior,
+                False,
+                coefficients,
+                margins,
+                nothing,
+                nothing,
+                np.zeros((3, d)),
+                np.zeros((d, d)),
+            )
             if not margins.size or np.abs(margins - before).max() < _STILL:
                 break
         covariances = np.zeros_like(precisions)

@@ -17,8 +17,14 @@ if TYPE_CHECKING:
 
 # marker -> struct and numpy type, big-endian
 _NUMBERS = {
-    b"i": ">i1", b"U": ">u1", b"I": ">i2", b"l": ">i4", b"L": ">i8", b"d": ">f4", b"D": ">f8",
-}  # fmt: skip
+    b"i": ">i1",
+    b"U": ">u1",
+    b"I": ">i2",
+    b"l": ">i4",
+    b"L": ">i8",
+    b"d": ">f4",
+    b"D": ">f8",
+}
 _FORMATS = {b"i": ">b", b"U": ">B", b"I": ">h", b"l": ">i", b"L": ">q", b"d": ">f", b"D": ">d"}
 _CONSTANTS = {b"T": True, b"F": False, b"Z": None}
 _DEEPEST = 64

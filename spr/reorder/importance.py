@@ -352,8 +352,14 @@ class ImportanceFactors:
         array([1.4])
         """
         known = (
-            "factor", "reference", "interval", "value_per_edge", "probability_downstream", *_OF_EXPERIMENT, "version"
-        )  # fmt: skip
+            "factor",
+            "reference",
+            "interval",
+            "value_per_edge",
+            "probability_downstream",
+            *_OF_EXPERIMENT,
+            "version",
+        )
         unknown = sorted(set(content) - set(known))
         if unknown or "factor" not in content:
             raise ConfigError(

@@ -53,7 +53,7 @@ def make_request(ranker: spr.SecondPassRanker, r: int) -> spr.RankingRequest:
         raw_score = np.sort(rng.choice(knots, N_ENTITIES))[::-1].tolist()
         cohorts.append(spr.Cohort(f"cohort-{c}", entity_type, [f"e{i}" for i in range(N_ENTITIES)], raw_score, version))
     keys = ranker.effects[0].keys if ranker.effects else ["nobody"]
-    chosen = spr.Viewer(str(keys[r % len(keys)]), viewer)  # type: ignore[arg-type]  # values are checked by rank
+    chosen = spr.Viewer(str(keys[r % len(keys)]), viewer)
     return spr.RankingRequest(f"request-{r}", datetime(2026, 2, 1, tzinfo=UTC), chosen, cohorts)
 
 

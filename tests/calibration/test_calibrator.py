@@ -233,7 +233,7 @@ LABEL = (GOOD > 4).astype(float)
 )
 def test_fit_refuses_bad_rows_by_name_row_and_value(arguments: tuple[object, ...], message: str) -> None:
     with pytest.raises(CalibrationError, match=message):
-        QuantileResponseCalibrator().fit(*arguments)  # type: ignore[arg-type]  # wrong on purpose
+        QuantileResponseCalibrator().fit(*arguments)
 
 
 @pytest.mark.parametrize(
@@ -256,4 +256,4 @@ def test_fit_refuses_bad_rows_by_name_row_and_value(arguments: tuple[object, ...
 )
 def test_fit_refuses_bad_parameters(parameters: dict[str, object], message: str) -> None:
     with pytest.raises(CalibrationError, match=message):
-        QuantileResponseCalibrator(**parameters).fit(GOOD, LABEL)  # type: ignore[arg-type]  # wrong on purpose
+        QuantileResponseCalibrator(**parameters).fit(GOOD, LABEL)

@@ -370,10 +370,10 @@ def test_to_frame_has_one_row_per_curve(calibrators: CalibratorSet, impressions:
 
 def test_set_is_immutable(calibrators: CalibratorSet) -> None:
     with pytest.raises(FrozenInstanceError):
-        calibrators.settings = CalibrationSettings("isotonic")  # type: ignore[misc]  # wrong on purpose
+        calibrators.settings = CalibrationSettings("isotonic")
     with pytest.raises(FrozenInstanceError):
-        calibrators.settings.method = "isotonic"  # type: ignore[misc]  # wrong on purpose
+        calibrators.settings.method = "isotonic"
     with pytest.raises(TypeError):
-        calibrators.settings.response["people"] = "count"  # type: ignore[index]  # wrong on purpose
+        calibrators.settings.response["people"] = "count"
     with pytest.raises(TypeError):
-        calibrators.curves["people", "p1"] = calibrators["people", "p2"]  # type: ignore[index]  # wrong on purpose
+        calibrators.curves["people", "p1"] = calibrators["people", "p2"]

@@ -131,7 +131,7 @@ def test_examination_multiplies_the_parts_it_has() -> None:
 )
 def test_examination_refuses_what_it_did_not_write(content: object) -> None:
     with pytest.raises(CalibrationError, match="examination"):
-        Examination.from_dict(content)  # type: ignore[arg-type]  # wrong on purpose
+        Examination.from_dict(content)
 
 
 def test_fit_weights_equal_repeated_rows() -> None:

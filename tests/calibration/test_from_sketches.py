@@ -74,7 +74,7 @@ def test_what_would_be_lost_is_refused(log: pd.DataFrame) -> None:
     with pytest.raises(CalibrationError, match="negative sampling cannot be undone"):
         CalibratorSet.from_sketches({ranker: sketch}, rates)
     with pytest.raises(CalibrationError, match=r"a sketch's key is .*found 'people'"):
-        CalibratorSet.from_sketches({"people": sketch})  # type: ignore[dict-item]  # wrong on purpose
+        CalibratorSet.from_sketches({"people": sketch})
     with pytest.raises(CalibrationError, match="has no row to learn from"):
         CalibratorSet.from_sketches({ranker: QuantileSketch()})
     for response in ([0.0, 7.0], [0.0, -1.0], [0.5, 2.0]):

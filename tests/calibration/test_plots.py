@@ -53,7 +53,7 @@ def _log(n_types: int, n_days: int, level: float = 1.0) -> pd.DataFrame:
 def _texts(figure: Figure) -> list[tuple[str, Bbox]]:
     """Draw the figure; return every text that is drawn, with the box it takes."""
     canvas = FigureCanvasAgg(figure)
-    canvas.draw()  # type: ignore[no-untyped-call]  # matplotlib
+    canvas.draw()
     hidden: set[int] = set()
     for panel in figure.axes:
         for axis in (panel.xaxis, panel.yaxis):
@@ -64,7 +64,7 @@ def _texts(figure: Figure) -> list[tuple[str, Bbox]]:
                 hidden |= {id(label) for label in labels[len(places) :]}
     drawn = [each for each in figure.findobj(Text) if isinstance(each, Text) and id(each) not in hidden]
     return [
-        (each.get_text(), each.get_window_extent(canvas.get_renderer()))  # type: ignore[no-untyped-call]  # matplotlib
+        (each.get_text(), each.get_window_extent(canvas.get_renderer()))
         for each in drawn
         if each.get_visible() and each.get_text().strip()
     ]
@@ -108,8 +108,9 @@ def test_reliability_plot_survives_bins_without_any_or_only_responses(label: flo
 def test_reliability_plot_of_counts_goes_beyond_one_and_names_no_rate() -> None:
     rng = np.random.default_rng(2)
     expected = rng.gamma(2.0, 2.0, 3000)
-    figure = reliability_plot({"posts": reliability_table(expected, rng.poisson(expected), response="count")},
-                              response="count")  # fmt: skip
+    figure = reliability_plot(
+        {"posts": reliability_table(expected, rng.poisson(expected), response="count")}, response="count"
+    )
     panel = figure.axes[0]
     assert panel.get_ylim()[1] > 5
     assert "rate" not in panel.get_ylabel()
@@ -126,7 +127,7 @@ def test_curves_plot_names_each_ranker(n_types: int) -> None:
     labels = [text.get_text() for text in legend.get_texts()]
     assert len(labels) == n_types
     assert all(label.startswith("type") and "v1" in label for label in labels)
-    in_grey = {(str(line._dash_pattern), line.get_marker()) for line in panel.lines}  # type: ignore[attr-defined]  # private
+    in_grey = {(str(line._dash_pattern), line.get_marker()) for line in panel.lines}
     assert len(in_grey) == n_types
     _assert_texts_are_apart_and_inside(figure)
 
@@ -155,7 +156,7 @@ def test_curves_plot_draws_before_dashed_and_after_solid(n_types: int) -> None:
 def test_curves_plot_draws_an_unchanged_curve_once_and_a_new_version_beside_it() -> None:
     before, newer = _calibrators(2), _calibrators(1, version="v2", level=0.3)
     figure = curves_plot(CalibratorSet({**before.curves, **newer.curves}), before=before)
-    legends = [[text.get_text().split("  ")[0] for text in panel.get_legend().get_texts()] for panel in figure.axes]  # type: ignore[union-attr]  # there
+    legends = [[text.get_text().split("  ")[0] for text in panel.get_legend().get_texts()] for panel in figure.axes]
     assert legends == [["unchanged: v1", "after: v2"], ["unchanged: v1"]]
 
 

@@ -67,4 +67,4 @@ def test_what_is_missing_is_named(log: pd.DataFrame) -> None:
         calibrators.predict_table(log.drop(columns="position"), at_logged_place=True)
     bare = PositionExamination(np.array([1.0, 0.5]))
     with pytest.raises(CalibrationError, match=r"is a PositionExamination; .*Examination\(position=..., slot=...\)"):
-        CalibratorSet.fit(log, examination=bare)  # type: ignore[arg-type]  # wrong on purpose
+        CalibratorSet.fit(log, examination=bare)

@@ -27,7 +27,7 @@ def _curve(response: str = "binary", seed: int = 0, n: int = 20_000, **parameter
         "count": rng.poisson(np.exp(-0.5 + 0.7 * z)),
         "continuous": 3.0 + z + rng.normal(size=n),
     }
-    model = QuantileResponseCalibrator(response=response, **parameters)  # type: ignore[arg-type]  # of several types
+    model = QuantileResponseCalibrator(response=response, **parameters)
     return model.fit(z, draws[response]).curve_
 
 

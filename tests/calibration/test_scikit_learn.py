@@ -40,7 +40,7 @@ def _rows(n: int = 4000, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_parameters_are_read_set_and_cloned() -> None:
-    model = QuantileResponseCalibrator(**PARAMETERS)  # type: ignore[arg-type]  # of several types
+    model = QuantileResponseCalibrator(**PARAMETERS)
     assert model.get_params() == PARAMETERS
     assert clone(model).get_params() == PARAMETERS
     assert model.set_params(n_bins=9, method="steps").get_params() == {**PARAMETERS, "n_bins": 9, "method": "steps"}
@@ -165,7 +165,7 @@ def test_checks_that_need_no_table_pass(check: Callable[[str, Any], None]) -> No
 class OfOneColumn(QuantileResponseCalibrator):
     """Reads the first column, so that checks which make tables can run."""
 
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> OfOneColumn:  # type: ignore[override]  # their names
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> OfOneColumn:
         super().fit(np.asarray(X)[:, 0], np.asarray(y) > np.mean(y), sample_weight)
         return self
 

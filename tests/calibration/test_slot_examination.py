@@ -133,7 +133,7 @@ def test_naive_ratio_of_response_rates_is_biased_on_pages_ordered_by_score() -> 
 
 
 @pytest.mark.parametrize("fit", [SlotExamination.fit_shuffled, SlotExamination.fit_rankers])
-def test_pages_ordered_by_score_are_refused_with_the_ways_out(fit) -> None:  # type: ignore[no-untyped-def]  # either
+def test_pages_ordered_by_score_are_refused_with_the_ways_out(fit) -> None:
     rows = log_of(2000, 200, seed=8)
     for found in (rows, rows.drop(columns="slots_shuffled")):
         with pytest.raises(SlotExaminationNotIdentified, match=r"\(1\) shuffle.*\(2\) assign.*\(3\) give the curve"):
@@ -185,7 +185,7 @@ def test_slots_that_no_chain_links_to_the_first_take_the_value_above() -> None:
     ],
 )
 @pytest.mark.parametrize("fit", [SlotExamination.fit_shuffled, SlotExamination.fit_rankers])
-def test_bad_values_are_refused_by_row(fit, change, message: str) -> None:  # type: ignore[no-untyped-def]  # either
+def test_bad_values_are_refused_by_row(fit, change, message: str) -> None:
     rows = log_of(200, 20, seed=11, shuffled=True, versions=2).assign(**change)
     with pytest.raises(CalibrationError, match=message):
         fit(rows)

@@ -24,13 +24,22 @@ def _edges(*rows: str, weight: list[float] | None = None) -> pd.DataFrame:
 
 # ann - bob - dan, ann - cat - dan, cat - eve; bob and dan listen to abba, cat and dan to cher, ann to blur.
 EDGES = _edges(
-    "ann people bob", "bob people dan", "ann people cat", "cat people dan", "eve people cat",
-    "bob artist abba", "dan artist abba", "cat artist cher", "dan artist cher", "ann artist blur", "dan artist blur",
-    "bob tag pop", "dan tag pop", "dan tag rock",
-)  # fmt: skip
-WEIGHTED = _edges(
-    "ann artist abba", "ann artist cher", "bob artist abba", "bob tag pop", weight=[3.0, 4.0, 5.0, 12.0]
-)  # fmt: skip
+    "ann people bob",
+    "bob people dan",
+    "ann people cat",
+    "cat people dan",
+    "eve people cat",
+    "bob artist abba",
+    "dan artist abba",
+    "cat artist cher",
+    "dan artist cher",
+    "ann artist blur",
+    "dan artist blur",
+    "bob tag pop",
+    "dan tag pop",
+    "dan tag rock",
+)
+WEIGHTED = _edges("ann artist abba", "ann artist cher", "bob artist abba", "bob tag pop", weight=[3.0, 4.0, 5.0, 12.0])
 
 
 def _features(pairs: str, edges: pd.DataFrame = EDGES, **options: bool) -> dict[str, float]:
@@ -123,9 +132,15 @@ def edge_tables(draw: st.DrawFn) -> pd.DataFrame:
 
 
 ALL_PAIRS = pd.DataFrame(
-    [(v, kind, e) for v in "abcdefg" for kind, ids in (("people", "abcdefg"), ("artist", "vwxyz"), ("tag", "pqr"))
-     for e in ids if v != e], columns=KEYS
-)  # fmt: skip
+    [
+        (v, kind, e)
+        for v in "abcdefg"
+        for kind, ids in (("people", "abcdefg"), ("artist", "vwxyz"), ("tag", "pqr"))
+        for e in ids
+        if v != e
+    ],
+    columns=KEYS,
+)
 
 
 def _expected(edges: pd.DataFrame, viewer: str, kind: str, entity: str) -> dict[str, float]:
@@ -204,7 +219,7 @@ def test_features_depend_on_the_given_edges_alone(edges, data):
         (EDGES.assign(weight=math.inf), InvalidTable, "weight must be a positive number"),
         (EDGES.assign(weight="heavy"), InvalidTable, "first: row 0, 'heavy'"),
     ],
-)  # fmt: skip
+)
 def test_from_edges_refuses_a_table_it_cannot_read(edges, error, found):
     with pytest.raises(error, match=found):
         EdgeGraph.from_edges(edges)
@@ -302,7 +317,7 @@ def test_candidates_of_an_unknown_viewer_are_the_popular_ones():
         ({"how": "path", "path": ("artist", "tag", "artist")}, FirstPassError, "must be two entity types"),
         ({"how": "taste", "n": 0}, FirstPassError, "n is 0"),
     ],
-)  # fmt: skip
+)
 def test_candidates_refuse_arguments_that_do_not_go_together(arguments, error, found):
     with pytest.raises(error, match=found):
         EdgeGraph.from_edges(EDGES).candidates(["ann"], **{"n": 3, **arguments})

@@ -123,9 +123,16 @@ def _describe(page: spr.Page) -> tuple[object, ...]:
         )
         placed.append((names, p.reason, p.propensity, [number.hex() for number in numbers]))
     return (
-        page.request_id, page.viewer_id, page.policy, placed, page.propensity_kind,
-        dict(page.shortfall), dict(page.omitted), page.fallbacks, dict(page.versions),
-    )  # fmt: skip
+        page.request_id,
+        page.viewer_id,
+        page.policy,
+        placed,
+        page.propensity_kind,
+        dict(page.shortfall),
+        dict(page.omitted),
+        page.fallbacks,
+        dict(page.versions),
+    )
 
 
 def _scorable(cohort: spr.Cohort) -> bool:

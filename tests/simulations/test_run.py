@@ -283,7 +283,7 @@ def test_bad_runs_are_refused(world: World) -> None:
 )
 def test_behaviour_that_cannot_be_is_refused(settings: dict[str, object], message: str) -> None:
     with pytest.raises(InvalidModelInput, match=message):
-        Behaviour(**settings)  # type: ignore[arg-type] # wrong on purpose
+        Behaviour(**settings)
 
 
 def test_what_follows_a_response_is_the_same_when_a_type_is_not_there(world: World) -> None:

@@ -124,9 +124,16 @@ def test_evaluate_shows_the_ranker_beside_its_fixed_effect(saved: Path, files: P
 
 def test_evaluate_with_train_adds_baselines(saved: Path, files: Path) -> None:
     result = _run(
-        "evaluate", saved, "--impressions", files / "test.parquet", *_tables(files),
-        "--train", files / "train.parquet", "--replicates", 20,
-    )  # fmt: skip
+        "evaluate",
+        saved,
+        "--impressions",
+        files / "test.parquet",
+        *_tables(files),
+        "--train",
+        files / "train.parquet",
+        "--replicates",
+        20,
+    )
     assert result.exit_code == 0, result.output
     assert "XGBoost" in result.output
     assert "prior" in result.output
@@ -212,9 +219,15 @@ def test_evaluate_without_random_pages_is_one_line(saved: Path, files: Path, tmp
 def test_recalibrate_without_rows_of_the_version_is_one_line(saved: Path, files: Path) -> None:
     before = spr.load(saved).versions
     result = _run(
-        "recalibrate", saved, "--impressions", files / "train.parquet",
-        "--entity-type", "people", "--ranker-version", "people-9",
-    )  # fmt: skip
+        "recalibrate",
+        saved,
+        "--impressions",
+        files / "train.parquet",
+        "--entity-type",
+        "people",
+        "--ranker-version",
+        "people-9",
+    )
     _check_one_line(result, "TableError", "'people-9'")
     assert spr.load(saved).versions == before
 

@@ -90,9 +90,21 @@ def new(tmp_path: Path) -> Path:
 def test_factors_are_estimated_saved_and_shown(experiment: Path, tmp_path: Path) -> None:
     out = tmp_path / "made" / "factors.json"
     result = _run(
-        "factors", experiment, "--metric", "likes", "--reference", "follow", "--covariate", "age",
-        "--experiment", "spring", "--date", "2026-03-01", "--out", out,
-    )  # fmt: skip
+        "factors",
+        experiment,
+        "--metric",
+        "likes",
+        "--reference",
+        "follow",
+        "--covariate",
+        "age",
+        "--experiment",
+        "spring",
+        "--date",
+        "2026-03-01",
+        "--out",
+        out,
+    )
     assert result.exit_code == 0, result.output
     made = ImportanceFactors.read(out)
     # Per downstream edge: 12 / 5 over 6 / 2.5.

@@ -92,7 +92,7 @@ def test_build_missing_feature_is_null_and_unseen_level_is_zero(config: Config) 
 def test_build_feature_of_another_kind_is_refused(config: Config, value: object) -> None:
     cohort = Cohort("c", "people", ["a"], [0.5], "v1")
     features = CohortFeatures.fit(batch_of(config, cohort, viewer=Viewer("ann", {"age": 40.0})), config)
-    batch = batch_of(config, cohort, viewer=Viewer("ann", {"age": value}))  # type: ignore[dict-item]  # wrong on purpose
+    batch = batch_of(config, cohort, viewer=Viewer("ann", {"age": value}))
     with pytest.raises(InvalidRequest, match=r"viewer feature 'age' is a .*fitted with a number"):
         features.build(batch, batch.raw_score)
 

@@ -20,12 +20,39 @@ if TYPE_CHECKING:
     from simulations.world import WorldTables
 
 COLUMNS = [
-    "request_id", "at", "viewer_id", "policy", "position", "cohort_id", "cohort_kind", "entity_type", "edge_type",
-    "margin_fixed", "margin_member", "margin_unseen", "margin", "probability", "importance", "value", "reason",
-    "propensity", "propensity_kind", "shortfall", "fallbacks", "version_bundle", "version_config",
-    "version_calibrators", "version_features", "version_trees", "version_factors", "version_coefficients_member",
-    "entity_id", "raw_score", "expected_response", "ranker_version",
-]  # fmt: skip
+    "request_id",
+    "at",
+    "viewer_id",
+    "policy",
+    "position",
+    "cohort_id",
+    "cohort_kind",
+    "entity_type",
+    "edge_type",
+    "margin_fixed",
+    "margin_member",
+    "margin_unseen",
+    "margin",
+    "probability",
+    "importance",
+    "value",
+    "reason",
+    "propensity",
+    "propensity_kind",
+    "shortfall",
+    "fallbacks",
+    "version_bundle",
+    "version_config",
+    "version_calibrators",
+    "version_features",
+    "version_trees",
+    "version_factors",
+    "version_coefficients_member",
+    "entity_id",
+    "raw_score",
+    "expected_response",
+    "ranker_version",
+]
 
 
 @pytest.fixture(scope="module")

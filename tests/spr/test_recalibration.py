@@ -55,7 +55,7 @@ def _people(rows: pd.DataFrame) -> pd.DataFrame:
 def _of_people(
     ranker: spr.SecondPassRanker, rows: pd.DataFrame, version: str = "people-1", **more: object
 ) -> Recalibration:
-    return recalibrated(ranker, rows, entity_type="people", ranker_version=version, **more)  # type: ignore[arg-type]  # a dict of several
+    return recalibrated(ranker, rows, entity_type="people", ranker_version=version, **more)
 
 
 def _with_responses(rows: pd.DataFrame, response: float) -> pd.DataFrame:
@@ -83,8 +83,11 @@ def test_recalibrated_live_version_is_accepted_on_later_rows(fitted: spr.SecondP
 def test_recalibrated_touches_one_curve(fitted: spr.SecondPassRanker, later: pd.DataFrame) -> None:
     new = _of_people(fitted, later).new
     assert (new.trees, new.effects, new.factors, new.features) == (
-        fitted.trees, fitted.effects, fitted.factors, fitted.features
-    )  # fmt: skip
+        fitted.trees,
+        fitted.effects,
+        fitted.factors,
+        fitted.features,
+    )
     assert {key for key in fitted.calibrators if new.calibrators[key] is not fitted.calibrators[key]} == {
         ("people", "people-1")
     }

@@ -78,7 +78,7 @@ def test_forms_trade_bias_for_variance_as_they_should(make_experiment: Callable[
         truth = float(made.per_edge[0]) * made.table["edges_t0"].mean()
         rows = read_edge_drop(made.table, "likes")
         for form in found:
-            found[form].append(float(fit_dose_response(rows, form).loss[0]))  # type: ignore[arg-type] # one of the three
+            found[form].append(float(fit_dose_response(rows, form).loss[0]))
     bias = {form: np.mean(losses) / truth - 1 for form, losses in found.items()}
     spread = {form: np.std(losses) / truth for form, losses in found.items()}
     assert bias["linear"] > 0.08  # the large doses are overweighted

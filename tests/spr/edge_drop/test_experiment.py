@@ -118,7 +118,7 @@ def test_equal_numbers_share_a_stratum() -> None:
 
 def test_distributions_add_up_to_one() -> None:
     for design in ("factorial", "one_arm_per_type"):
-        experiment = EdgeDropExperiment(TYPES, "s", design=design)  # type: ignore[arg-type]  # a loop over its values
+        experiment = EdgeDropExperiment(TYPES, "s", design=design)
         assert experiment.dose_distribution.sum().to_list() == pytest.approx([1, 1, 1])
         assert experiment.pattern_distribution.sum() == pytest.approx(1)
         dosed = experiment.pattern_distribution.filter(like="follow").sum()

@@ -172,4 +172,4 @@ def test_missing_columns_and_limits_out_of_range_are_refused() -> None:
         GuardRail("sessions", edge_type="folow").look(table)
     for arguments in ({"most_loss": 1.0}, {"most_loss": -0.1}, {"alpha": 0.0}, {"planned_viewers": 0}):
         with pytest.raises(ConfigError, match=next(iter(arguments))):
-            GuardRail("sessions", **arguments)  # type: ignore[arg-type]  # one argument at a time
+            GuardRail("sessions", **arguments)

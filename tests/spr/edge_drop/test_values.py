@@ -31,7 +31,7 @@ def test_known_values_and_factors_are_recovered(made: Made) -> None:
     np.testing.assert_allclose(values.probability_downstream, [0.5, 0.35, 0.2], rtol=0.02)
     assert 0.6 < values.pre_correlation < 0.95
     for per, truth in (("edge", made.per_edge), ("downstream_edge", made.per_downstream_edge)):
-        factors = values.factors(per, reference="t0")  # type: ignore[arg-type] # one of the two
+        factors = values.factors(per, reference="t0")
         ratio = truth / truth[0]
         assert (factors.simultaneous[:, 0] <= ratio).all()
         assert (factors.simultaneous[:, 1] >= ratio).all()

@@ -104,7 +104,7 @@ def test_incremental_training_ends_near_the_batch_fit(variance: str) -> None:
     member = [RandomEffect("member", "user", ["x"], l2=2.0)]
 
     def fit(rows: slice, start: object = None) -> GLMixRegressor:
-        model = GLMixRegressor(None, member, sweeps=6, variance=variance)  # type: ignore[arg-type]  # a str, no Literal
+        model = GLMixRegressor(None, member, sweeps=6, variance=variance)
         return model.fit(frame[rows], y[rows], start=start, forgetting=None if start is None else 1.0)
 
     batch = fit(slice(None)).coefficients("member")

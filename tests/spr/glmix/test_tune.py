@@ -145,8 +145,13 @@ def test_the_default_space_lies_around_the_model() -> None:
     model = GLMixClassifier(Trees(["x"]), [RandomEffect("member", "user"), RandomEffect("item", "item", l2=10.0)])
     space = default_space(model)
     assert set(space) == {
-        "fixed.max_depth", "fixed.n_rounds", "fixed.learning_rate", "member.l2", "item.l2", "sweeps",
-    }  # fmt: skip
+        "fixed.max_depth",
+        "fixed.n_rounds",
+        "fixed.learning_rate",
+        "member.l2",
+        "item.l2",
+        "sweeps",
+    }
     assert space["item.l2"] == (0.1, 1000.0, "log")
     assert space["member.l2"][0] is None
     assert space["fixed.max_depth"][0] <= 6 <= space["fixed.max_depth"][1]
@@ -247,4 +252,4 @@ def test_times_that_are_all_the_same_split_nothing(data: Any) -> None:
     with pytest.raises(InvalidModelInput, match="their times are all the same"):
         tune(GLMixClassifier(None, [MEMBER], time="at"), X.assign(at=0), y)
     with pytest.raises(InvalidModelInput, match="allowed: GLMixClassifier or GLMixRegressor"):
-        tune(MEMBER, X, y)  # type: ignore[arg-type]  # wrong on purpose
+        tune(MEMBER, X, y)

@@ -25,7 +25,7 @@ def _model(family: str, **options: Any) -> Any:
     effects = [RandomEffect("member", "key", ["x"])]
     if family == "binomial":
         return GLMixClassifier(Linear(["x"]), effects, **options)
-    return GLMixRegressor(Linear(["x"]), effects, family=family, **options)  # type: ignore[arg-type]  # a dict of several
+    return GLMixRegressor(Linear(["x"]), effects, family=family, **options)
 
 
 @pytest.mark.parametrize("base", [-1.2, -0.4])

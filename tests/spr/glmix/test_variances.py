@@ -40,7 +40,7 @@ def _labels(family: str, margin: Floats, seed: int) -> Floats:
 def _model(family: str, fixed: Linear, effects: list[RandomEffect]) -> Any:
     if family == "binomial":
         return GLMixClassifier(fixed, effects)
-    return GLMixRegressor(fixed, effects, family=family)  # type: ignore[arg-type]  # a str for a Literal
+    return GLMixRegressor(fixed, effects, family=family)
 
 
 def _ratios(family: str, n_keys: int, rows: int, seeds: int) -> Floats:
