@@ -199,7 +199,7 @@ def _read_pages(table: Table, name: str, config: Config, *, logged: bool) -> pd.
     logged_columns = ("policy",) if logged else ()
     strings = (*_IDS, *logged_columns)
     numbers = ("position", "slot", "raw_score", "response", "downstream") if logged else ("slot", "raw_score")
-    _require(frame, name, (*strings, "at", *numbers))
+    require_columns(frame, name, (*strings, "at", *numbers))
     if frame.empty:
         raise TableError(f"{name}: the table has no rows")
     optional = [c for c in ("seen", "dismissed", "propensity") if c in frame]
@@ -257,7 +257,7 @@ def _read_features(table: Table, name: str, key: tuple[str, ...], moments: tuple
     import pandera.pandas as pa
 
     frame = load_table(table, name)
-    _require(frame, name, key)
+    require_columns(frame, name, key)
     there = tuple(column for column in moments if column in frame)
     for column in frame.columns:
         text = frame[column].dropna()
@@ -283,7 +283,14 @@ def _named(frame: pd.DataFrame, prefix: str) -> list[str]:
     return [str(column) for column in frame.columns if str(column).startswith(prefix)]
 
 
-def _require(frame: pd.DataFrame, name: str, columns: Sequence[str]) -> None:
+def require_columns(frame: pd.DataFrame, name: str, columns: Sequence[str]) -> None:
+    """Refuse a table that lacks one of these columns, or has two of one name.
+
+    Raises
+    ------
+    TableError
+        With the columns that there are, and the one that was probably meant.
+    """
     twice = frame.columns[frame.columns.duplicated()]
     if len(twice):
         raise TableError(f"{name}: column {twice[0]!r} is there twice")

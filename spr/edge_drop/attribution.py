@@ -9,7 +9,7 @@ import pandas as pd
 import pydantic
 
 from spr.config import Duration
-from spr.edge_drop.experiment import require_columns
+from spr.edge_drop.columns import numbers, refuse_where, require_columns
 from spr.errors import ConfigError, TableError
 
 if TYPE_CHECKING:
@@ -163,15 +163,7 @@ def _check(table: pd.DataFrame, name: str, columns: Sequence[str]) -> None:
 def _amount(engagement: pd.DataFrame) -> Floats:
     if "amount" not in engagement:
         return np.ones(len(engagement))
-    try:
-        amount = engagement["amount"].to_numpy(dtype=np.float64, na_value=np.nan)
-    except (ValueError, TypeError) as error:
-        raise TableError(f"engagement: amount is not a number: {error}") from error
+    amount = numbers(engagement, "engagement", "amount")
     wrong = ~np.isfinite(amount) | (amount < 0)
-    if wrong.any():
-        first = engagement["viewer_id"].iloc[int(wrong.argmax())]
-        raise TableError(
-            f"engagement: amount is negative, null or infinite in {wrong.sum():,} of {len(amount):,} rows; first: "
-            f"viewer_id={first!r}"
-        )
+    refuse_where(engagement, "engagement", wrong, "amount is negative, null or infinite")
     return amount

@@ -11,14 +11,15 @@ import statsmodels.api as sm
 from scipy import sparse
 from scipy.special import ndtr, ndtri
 
-from spr.edge_drop.experiment import require_columns, require_ids
-from spr.errors import ConfigError, TableError, name_unknown
+from spr.edge_drop.columns import codes, numbers, refuse_where, require_columns, require_dosed, require_ids
+from spr.errors import ConfigError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Floats = NDArray[np.float64]
 
+_NAME: Final = "edge_drop"
 _PEOPLE: Final = "people"
 
 
@@ -151,18 +152,14 @@ def spillover_check(
     """
     if not 0 < alpha < 1:
         raise ConfigError(f"alpha is {alpha}; allowed: above 0 and below 1")
-    dropped = [str(name) for name in table.columns if str(name).startswith("dropped_")]
-    own = f"dropped_{edge_type}"
-    if own not in dropped:
-        known = [name.removeprefix("dropped_") for name in dropped]
-        raise TableError(f"edge_drop: {name_unknown('edge type', edge_type, known)}")
-    require_columns(table, "edge_drop", ["viewer_id", metric])
-    require_ids(table, "edge_drop", "viewer_id", unique=True)
+    others = [t for t in require_dosed(table, _NAME, (edge_type,)) if t != edge_type]
+    require_columns(table, _NAME, ["viewer_id", metric])
+    require_ids(table, _NAME, "viewer_id", unique=True)
     adjusting = [name for name in (f"pre_{metric}",) if name in table]
-    numbers = _numbers(table, [own, *(name for name in dropped if name != own), *adjusting])
+    known = _finite(table, [*(f"dropped_{t}" for t in (edge_type, *others)), *adjusting])
     outcome = table[metric].to_numpy(dtype=np.float64, na_value=np.nan)
 
-    unit = _units(table)
+    unit = codes(table, _NAME, "cluster")[0] if "cluster" in table else np.arange(len(table))
     mean_of_neighbours = _neighbours(table["viewer_id"], edges)
     alone = np.diff(mean_of_neighbours.indptr) == 0
     used = ~alone & np.isfinite(outcome)
@@ -173,8 +170,8 @@ def spillover_check(
             "20 in two units are needed"
         )
     exposed_to = mean_of_neighbours[used]
-    exposure = exposed_to @ numbers[:, 0]
-    own_doses = numbers[used]
+    exposure = exposed_to @ known[:, 0]
+    own_doses = known[used]
     # A type that nobody in these rows lost has no coefficient.
     varies = np.ptp(own_doses, axis=0) > 0
     without = np.column_stack([np.ones(len(own_doses)), own_doses[:, varies]])
@@ -189,7 +186,7 @@ def spillover_check(
     residual = np.zeros(len(table))
     residual[used] = fit.resid
     around = np.column_stack([residual, exposed_to.T @ fit.resid])
-    influence = (numbers[:, :1] - numbers[:, 0].mean()) * (around @ fit.normalized_cov_params[np.ix_(terms, terms)])
+    influence = (known[:, :1] - known[:, 0].mean()) * (around @ fit.normalized_cov_params[np.ix_(terms, terms)])
     by_unit = np.stack([np.bincount(unit, column) for column in influence.T])
     error = np.sqrt((by_unit**2).sum(axis=1) * fit.nobs / fit.df_resid * n_units / (n_units - 1))
     coefficient, half = fit.params[terms], ndtri(1 - alpha / 2) * error
@@ -236,23 +233,8 @@ def _neighbours(viewers: pd.Series, edges: pd.DataFrame) -> sparse.csr_array:
     return sparse.coo_array((1.0 / count[rows], (rows, columns)), shape=(len(viewers), len(viewers))).tocsr()
 
 
-def _units(table: pd.DataFrame) -> NDArray[np.intp]:
-    """Return the code of what each viewer was assigned with."""
-    if "cluster" not in table:
-        return np.arange(len(table))
-    null = table["cluster"].isna()
-    if null.any():
-        raise TableError(f"edge_drop: cluster is null in {null.sum():,} of {len(table):,} rows")
-    return np.asarray(pd.factorize(table["cluster"])[0])
-
-
-def _numbers(table: pd.DataFrame, columns: list[str]) -> Floats:
-    numbers = table[columns].to_numpy(dtype=np.float64, na_value=np.nan)
-    for column, wrong in zip(columns, ~np.isfinite(numbers).T, strict=True):
-        if wrong.any():
-            first = table["viewer_id"].iloc[int(wrong.argmax())]
-            raise TableError(
-                f"edge_drop: {column} is null or infinite in {wrong.sum():,} of {len(table):,} rows; first: "
-                f"viewer_id={first!r}"
-            )
-    return numbers
+def _finite(table: pd.DataFrame, columns: list[str]) -> Floats:
+    found = np.column_stack([numbers(table, _NAME, column) for column in columns])
+    for column, wrong in zip(columns, ~np.isfinite(found).T, strict=True):
+        refuse_where(table, _NAME, wrong, f"{column} is null or infinite")
+    return found

@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Final, Literal
 import numpy as np
 import pandas as pd
 
+from spr.edge_drop.columns import refuse_where, require_columns, require_ids
 from spr.errors import ConfigError, TableError, name_unknown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from numpy.typing import NDArray
 
     Floats = NDArray[np.float64]
@@ -192,7 +191,8 @@ class EdgeDropExperiment:
         if cluster is not None:
             require_ids(viewers, "viewers", cluster, unique=False)
         if stratum is not None:
-            _refuse_null(viewers, stratum)
+            hint = ". A stratum is known of every viewer: fill it before"
+            refuse_where(viewers, "viewers", viewers[stratum].isna().to_numpy(), f"{stratum} is null", hint)
 
         unit = viewers["viewer_id" if cluster is None else cluster].to_numpy(dtype=object)
         # Units in the order of their ids: neither doses nor strata may depend on the order of the rows.
@@ -248,63 +248,6 @@ class EdgeDropExperiment:
         return np.hstack(drawn)
 
 
-def require_columns(frame: pd.DataFrame, name: str, columns: Iterable[str]) -> None:
-    """Refuse a table without these columns.
-
-    Parameters
-    ----------
-    frame : DataFrame
-    name : str
-        Of the table, for people.
-    columns : iterable of str
-
-    Raises
-    ------
-    TableError
-        When one is missing.
-    """
-    for column in columns:
-        if column not in frame:
-            raise TableError(f"{name}: {name_unknown('column', column, map(str, frame.columns))}")
-
-
-def require_ids(frame: pd.DataFrame, name: str, column: str, *, unique: bool) -> None:
-    """Refuse ids that are null, not text or, where asked, repeated.
-
-    Parameters
-    ----------
-    frame : DataFrame
-    name : str
-        Of the table, for people.
-    column : str
-        Of the ids.
-    unique : bool
-        Whether an id may stand in one row only.
-
-    Raises
-    ------
-    TableError
-        When a rule is broken: the rule, the count and the first row.
-    """
-    ids = frame[column]
-    null = ids.isna().to_numpy()
-    if null.any():
-        raise TableError(
-            f"{name}: {column} is null in {null.sum():,} of {len(frame):,} rows; first: row {null.argmax()}"
-        )
-    no_text = np.fromiter((not isinstance(value, str) for value in ids), dtype=bool, count=len(ids))
-    if no_text.any():
-        found = ids.iloc[int(no_text.argmax())]
-        raise TableError(
-            f"{name}: {column} is not text in {no_text.sum():,} of {len(frame):,} rows; first: {found!r}. Ids are "
-            "never numbers: 7 and 007 would be one viewer"
-        )
-    again = ids.duplicated().to_numpy()
-    if unique and again.any():
-        found = ids.iloc[int(again.argmax())]
-        raise TableError(f"{name}: {column} is not unique in {again.sum():,} of {len(frame):,} rows; first: {found!r}")
-
-
 def _hashed(salt: str, purpose: str, person: bytes, text: str) -> int:
     # Lengths go first, so that no other split of the same text gives the same digest.
     message = f"{len(salt)}:{salt}{len(purpose)}:{purpose}{text}"
@@ -317,16 +260,6 @@ def _check_distinct(name: str, values: tuple[object, ...], example: str) -> None
     again = [value for place, value in enumerate(values) if value in values[:place]]
     if again:
         raise ConfigError(f"{name} holds {again[0]!r} twice; allowed: each once")
-
-
-def _refuse_null(viewers: pd.DataFrame, column: str) -> None:
-    null = viewers[column].isna().to_numpy()
-    if null.any():
-        first = viewers["viewer_id"].iloc[int(null.argmax())]
-        raise TableError(
-            f"viewers: {column} is null in {null.sum():,} of {len(viewers):,} rows; first: viewer_id={first!r}. A "
-            "stratum is known of every viewer: fill it before"
-        )
 
 
 def _strata(

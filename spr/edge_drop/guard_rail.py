@@ -9,15 +9,15 @@ import numpy as np
 import pandas as pd
 
 from calibration.drift.sums import MINIMUM_VIEWERS, PLANNED_RESPONSES, boundary
-from spr.edge_drop.experiment import require_columns
-from spr.errors import ConfigError, TableError, name_unknown
+from spr.edge_drop.columns import numbers, refuse_where, require_columns, require_dosed
+from spr.errors import ConfigError, TableError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Floats = NDArray[np.float64]
 
-_PREFIX: Final = "dropped_"
+_NAME: Final = "edge_drop"
 
 
 @dataclass(frozen=True)
@@ -122,17 +122,17 @@ class GuardRail:
         (False, -1.0, 1)
         """
         dosed = self._dosed(table)
-        outcome = _numbers(table, self.metric)
+        outcome = _finite_or_null(table, self.metric)
         complete = ~np.isnan(outcome)
         cluster = None
         if "cluster" in table:
             cluster = pd.factorize(table["cluster"])[0]
-            _refuse_where(table, (cluster < 0) & complete, "cluster is null")
+            refuse_where(table, _NAME, (cluster < 0) & complete, "cluster is null")
             cluster = cluster[complete]
         pre = None
         if f"pre_{self.metric}" in table:
-            pre = _numbers(table, f"pre_{self.metric}")
-            _refuse_where(table, np.isnan(pre) & complete, f"pre_{self.metric} is null")
+            pre = _finite_or_null(table, f"pre_{self.metric}")
+            refuse_where(table, _NAME, np.isnan(pre) & complete, f"pre_{self.metric} is null")
             pre = pre[complete]
         dosed, outcome = dosed[complete], outcome[complete]
         n_dosed = int(dosed.sum())
@@ -156,18 +156,13 @@ class GuardRail:
         return GuardRailVerdict(self, change, low, high, high < -self.most_loss, int((~complete).sum()), arms)
 
     def _dosed(self, table: pd.DataFrame) -> NDArray[np.bool_]:
-        found = [str(name) for name in table.columns if str(name).startswith(_PREFIX)]
-        if self.edge_type is not None and _PREFIX + self.edge_type not in found:
-            known = [name.removeprefix(_PREFIX) for name in found]
-            raise TableError(f"edge_drop: {name_unknown('edge type', self.edge_type, known)}")
-        if not found:
-            raise TableError(f"edge_drop: no column dropped_<edge type>; found: {', '.join(map(str, table.columns))}")
-        require_columns(table, "edge_drop", ["viewer_id", self.metric])
+        found = require_dosed(table, _NAME, () if self.edge_type is None else (self.edge_type,))
+        require_columns(table, _NAME, ["viewer_id", self.metric])
         again = table["viewer_id"].duplicated().to_numpy()
-        _refuse_where(table, again, "viewer_id is not unique: a viewer enters once")
-        columns = found if self.edge_type is None else [_PREFIX + self.edge_type]
-        doses = np.column_stack([_numbers(table, name) for name in columns])
-        _refuse_where(table, np.asarray(np.isnan(doses).any(axis=1)), f"{' or '.join(columns)} is null")
+        refuse_where(table, _NAME, again, "viewer_id is not unique: a viewer enters once")
+        columns = [f"dropped_{t}" for t in (found if self.edge_type is None else [self.edge_type])]
+        doses = np.column_stack([_finite_or_null(table, name) for name in columns])
+        refuse_where(table, _NAME, np.asarray(np.isnan(doses).any(axis=1)), f"{' or '.join(columns)} is null")
         return np.asarray((doses > 0).any(axis=1))
 
     def _interval(
@@ -253,16 +248,7 @@ def _adjusted_means(
     return (means[0], means[1]), influence
 
 
-def _numbers(table: pd.DataFrame, column: str) -> Floats:
-    try:
-        values = table[column].to_numpy(dtype=np.float64, na_value=np.nan)
-    except (ValueError, TypeError) as error:
-        raise TableError(f"edge_drop: {column} is not a number: {error}") from error
-    _refuse_where(table, np.isinf(values), f"{column} is infinite")
+def _finite_or_null(table: pd.DataFrame, column: str) -> Floats:
+    values = numbers(table, _NAME, column)
+    refuse_where(table, _NAME, np.isinf(values), f"{column} is infinite")
     return values
-
-
-def _refuse_where(table: pd.DataFrame, rows: NDArray[np.bool_], rule: str) -> None:
-    if rows.any():
-        first = table["viewer_id"].iloc[int(rows.argmax())]
-        raise TableError(f"edge_drop: {rule} in {rows.sum():,} of {len(table):,} rows; first: viewer_id={first!r}")

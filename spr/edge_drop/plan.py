@@ -10,7 +10,7 @@ import pandas as pd
 import statsmodels.api as sm
 from scipy.special import ndtr, ndtri
 
-from spr.edge_drop.experiment import require_columns
+from spr.edge_drop.columns import require_columns
 from spr.errors import ConfigError, TableError, name_unknown
 
 if TYPE_CHECKING:

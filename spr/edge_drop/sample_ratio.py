@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import chi2
 
-from spr.edge_drop.experiment import require_columns, require_ids
+from spr.edge_drop.columns import codes, refuse_where, require_columns, require_ids
 from spr.errors import TableError
 
 if TYPE_CHECKING:
@@ -132,13 +132,9 @@ def _read(table: pd.DataFrame, experiment: EdgeDropExperiment, name: str) -> pd.
     allowed = experiment.dose_distribution.index
     for column in dropped:
         other = ~table[column].isin(allowed).to_numpy()
-        if other.any():
-            first = int(other.argmax())
-            raise TableError(
-                f"{name}: {column} is not a dose of the plan in {other.sum():,} of {len(table):,} rows; first: "
-                f"viewer_id={table['viewer_id'].iloc[first]!r}, {column}={table[column].iloc[first]}; allowed: "
-                f"{', '.join(f'{dose:g}' for dose in allowed)}"
-            )
+        found = f", {column}={table[column].iloc[int(other.argmax())]}" if other.any() else ""
+        doses = f"; allowed: {', '.join(f'{dose:g}' for dose in allowed)}"
+        refuse_where(table, name, other, f"{column} is not a dose of the plan", found + doses)
     if not len(table):
         raise TableError(f"{name}: no rows; at least one viewer is needed")
     return table.reset_index(drop=True)
@@ -154,20 +150,14 @@ def _check_assigned(frame: pd.DataFrame, record: pd.DataFrame, types: tuple[str,
         )
     for column in (f"dropped_{t}" for t in types):
         other = frame[column].to_numpy() != record[column].to_numpy()[place]
-        if other.any():
-            raise TableError(
-                f"edge_drop: {column} is not the assigned dose in {other.sum():,} of {len(frame):,} rows; first: "
-                f"viewer_id={frame['viewer_id'].iloc[int(other.argmax())]!r}. The assignment is the record: take the "
-                "doses from it"
-            )
+        hint = ". The assignment is the record: take the doses from it"
+        refuse_where(frame, "edge_drop", other, f"{column} is not the assigned dose", hint)
 
 
 def _units(record: pd.DataFrame, there: pd.Series, types: tuple[str, ...]) -> _Units:
     dropped = [f"dropped_{t}" for t in types]
-    unit = record["viewer_id" if "cluster" not in record else "cluster"]
-    if unit.isna().any():
-        raise TableError(f"edge_drop: cluster is null in {unit.isna().sum():,} of {len(record):,} rows")
-    code = pd.factorize(unit)[0]
+    by = "cluster" if "cluster" in record else "viewer_id"
+    code, names = codes(record, "edge_drop", by)
     fixed = [*dropped, "stratum"] if "stratum" in record else dropped
     first = np.unique(code, return_index=True)[1]
     for column in fixed:
@@ -175,7 +165,7 @@ def _units(record: pd.DataFrame, there: pd.Series, types: tuple[str, ...]) -> _U
         torn = values != values[first][code]
         if torn.any():
             raise TableError(
-                f"edge_drop: {column} is not constant in cluster {unit.iloc[int(torn.argmax())]!r} and "
+                f"edge_drop: {column} is not constant in cluster {names[code[int(torn.argmax())]]!r} and "
                 f"{len(np.unique(code[torn])) - 1:,} others"
             )
     stratum = record["stratum"].astype(str).to_numpy() if "stratum" in record else np.full(len(record), "all")

@@ -6,14 +6,15 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
-from spr.errors import InvalidExperiment, TableError, name_unknown
-from spr.tables import load_table
+from spr.edge_drop.columns import codes, numbers, refuse_where, require_dosed
+from spr.errors import InvalidExperiment
+from spr.tables import load_table, require_columns
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    import pandas as pd
     from numpy.typing import NDArray
 
     from spr.tables import Table
@@ -137,6 +138,7 @@ def read_edge_drop(
 
     Examples
     --------
+    >>> import pandas as pd
     >>> table = pd.DataFrame({"viewer_id": [f"v{i}" for i in range(40)], "dropped_follow": [0.0, 0.5] * 20,
     ...     "edges_follow": 10, "likes": range(40)})
     >>> rows = read_edge_drop(table, "likes")
@@ -147,18 +149,11 @@ def read_edge_drop(
     weights = {metric: 1.0} if isinstance(metric, str) else {name: float(w) for name, w in metric.items()}
     if not weights or not all(np.isfinite(w) for w in weights.values()):
         raise InvalidExperiment(f"the metrics have the weights {weights}; allowed: at least one, each finite")
-    found = [str(column).removeprefix("dropped_") for column in frame.columns if str(column).startswith("dropped_")]
-    if not found:
-        raise TableError(f"{_NAME}: no column dropped_<edge type>; found: {', '.join(map(str, frame.columns))}")
+    found = require_dosed(frame, _NAME, edge_types or ())
     wanted = tuple(edge_types) if edge_types is not None else tuple(found)
-    for edge_type in wanted:
-        if edge_type not in found:
-            raise TableError(f"{_NAME}: {name_unknown('edge type', edge_type, found)}")
-    needed = ["viewer_id", *weights, *covariates, *(f"edges_{t}" for t in wanted)]
-    missing = [column for column in needed if column not in frame]
-    if missing:
-        raise TableError(f"{_NAME}: column {missing[0]!r} is missing; found: {', '.join(map(str, frame.columns))}")
-    _check_viewers(frame)
+    require_columns(frame, _NAME, ["viewer_id", *weights, *covariates, *(f"edges_{t}" for t in wanted)])
+    refuse_where(frame, _NAME, frame["viewer_id"].isna().to_numpy(), "viewer_id is null")
+    refuse_where(frame, _NAME, frame["viewer_id"].duplicated().to_numpy(), "viewer_id is not unique")
     _check_roles(weights, covariates)
 
     counted = [str(c).removeprefix("edges_") for c in frame.columns if str(c).startswith("edges_")]
@@ -185,8 +180,10 @@ def read_edge_drop(
     has_pre = all(name in frame for name in pre)
     columns = [_weighted(frame, pre)] if has_pre else []
     columns += [_numbers(frame, name, null=True) for name in covariates]
-    codes = {name: _codes(frame, name) for name in ("stratum", "cluster", "segment")}
-    n_strata, n_clusters = len(codes["stratum"][1]), len(codes["cluster"][1])
+    (stratum, strata), (cluster, clusters), (segment, segments) = (
+        codes(frame, _NAME, name) if name in frame else (None, ()) for name in ("stratum", "cluster", "segment")
+    )
+    n_strata, n_clusters = len(strata), len(clusters)
     if n_strata > len(frame) / 4:
         raise InvalidExperiment(
             f"{_NAME}: {n_strata:,} strata of {len(frame):,} viewers; give fewer, of 4 or more on average"
@@ -206,24 +203,12 @@ def read_edge_drop(
         outcome,
         _centred(columns, len(frame)),
         has_pre,
-        codes["stratum"][0],
-        codes["cluster"][0],
-        codes["segment"][0],
-        codes["segment"][1],
+        stratum,
+        cluster,
+        segment,
+        segments,
         tuple(notes),
     )
-
-
-def _check_viewers(frame: pd.DataFrame) -> None:
-    viewers = frame["viewer_id"]
-    if viewers.isna().any():
-        raise TableError(f"{_NAME}: viewer_id is null in {viewers.isna().sum():,} of {len(frame):,} rows")
-    again = viewers.duplicated()
-    if again.any():
-        raise TableError(
-            f"{_NAME}: viewer_id is not unique in {again.sum():,} of {len(frame):,} rows; first: "
-            f"viewer_id={viewers[again].iloc[0]!r}"
-        )
 
 
 def _check_roles(weights: Mapping[str, float], covariates: Sequence[str]) -> None:
@@ -243,20 +228,13 @@ def _check_roles(weights: Mapping[str, float], covariates: Sequence[str]) -> Non
 def _numbers(
     frame: pd.DataFrame, column: str, *, null: bool = False, least: float = -np.inf, most: float = np.inf
 ) -> Floats:
-    try:
-        values = frame[column].to_numpy(dtype=np.float64, na_value=np.nan)
-    except (ValueError, TypeError) as error:
-        raise TableError(f"{_NAME}: {column} is not a number: {error}") from error
+    values = numbers(frame, _NAME, column)
     if most == 1.0:
         least = 0.0
     outside = np.isinf(values) | (values < least) | (values > most) | (np.isnan(values) & (not null))
-    if outside.any():
-        first = int(outside.argmax())
-        rule = "is outside [0, 1]" if most == 1.0 else "is negative" if values[first] < least else "is null or infinite"
-        raise TableError(
-            f"{_NAME}: {column} {rule} in {outside.sum():,} of {len(frame):,} rows; first: "
-            f"viewer_id={frame['viewer_id'].iloc[first]!r}, {column}={values[first]:g}"
-        )
+    first = values[int(outside.argmax())]
+    rule = "is outside [0, 1]" if most == 1.0 else "is negative" if first < least else "is null or infinite"
+    refuse_where(frame, _NAME, outside, f"{column} {rule}", f", {column}={first:g}")
     return values
 
 
@@ -285,11 +263,7 @@ def _read_downstream(frame: pd.DataFrame, kept: tuple[str, ...], edges: Mapping[
         return None
     for t in kept:
         above = _numbers(frame, f"downstream_edges_{t}", least=0.0) > edges[t]
-        if above.any():
-            raise TableError(
-                f"{_NAME}: downstream_edges_{t} is more than edges_{t} in {above.sum():,} of {len(frame):,} rows; "
-                f"first: viewer_id={frame['viewer_id'].iloc[int(above.argmax())]!r}"
-            )
+        refuse_where(frame, _NAME, above, f"downstream_edges_{t} is more than edges_{t}")
     return np.column_stack([_numbers(frame, f"downstream_edges_{t}") for t in kept])
 
 
@@ -303,15 +277,6 @@ def _centred(columns: Sequence[Floats], n: int) -> Floats:
         return np.empty((n, 0))
     matrix = np.column_stack(made)
     return np.asarray(matrix - matrix.mean(axis=0))
-
-
-def _codes(frame: pd.DataFrame, name: str) -> tuple[NDArray[np.int64] | None, tuple[str, ...]]:
-    if name not in frame:
-        return None, ()
-    if frame[name].isna().any():
-        raise TableError(f"{_NAME}: {name} is null in {frame[name].isna().sum():,} of {len(frame):,} rows")
-    codes, names = pd.factorize(frame[name], sort=True)
-    return codes.astype(np.int64), tuple(str(value) for value in names)
 
 
 def _shown(weights: Mapping[str, float]) -> str:
