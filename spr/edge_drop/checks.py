@@ -46,11 +46,11 @@ def balance_table(rows: EdgeDropRows) -> pd.DataFrame:
     """
     variables = {"the pre-period": rows.covariates[:, 0]} if rows.has_pre else {}
     variables |= {f"edges_{t}": np.log1p(edges) for t, edges in zip(rows.edge_types, rows.edges.T, strict=True)}
-    strata = np.ones((rows.n, 1)) if rows.stratum is None else np.eye(rows.stratum.max() + 1)[rows.stratum]
-    dose = rows.dropped - strata @ np.linalg.lstsq(strata, rows.dropped, rcond=None)[0]
+    stratum = np.zeros(rows.n, dtype=np.int64) if rows.stratum is None else rows.stratum
+    dose = np.column_stack([dose - stratum_means(dose, stratum)[stratum] for dose in rows.dropped.T])
     found = {}
     for name, values in variables.items():
-        free = values - strata @ np.linalg.lstsq(strata, values, rcond=None)[0]
+        free = values - stratum_means(values, stratum)[stratum]
         if np.allclose(free, 0):
             continue
         moments = dose * free[:, None]
@@ -63,6 +63,22 @@ def balance_table(rows: EdgeDropRows) -> pd.DataFrame:
         found[name] = {"statistic": statistic, "df": df, "p_value": p_value}
     table = pd.DataFrame.from_dict(found, orient="index", columns=["statistic", "df", "p_value"])
     return table.rename_axis("variable")
+
+
+def stratum_means(values: Floats, stratum: NDArray[np.int64]) -> Floats:
+    """Return the mean of values in each stratum.
+
+    Parameters
+    ----------
+    values : float64[n]
+    stratum : int64[n]
+        Codes from 0, none of them empty.
+
+    Returns
+    -------
+    float64[strata]
+    """
+    return np.asarray(np.bincount(stratum, values) / np.bincount(stratum))
 
 
 def refuse_unbalanced(balance: pd.DataFrame, n_viewers: int) -> tuple[str, ...]:
@@ -108,7 +124,7 @@ def refuse_uneven_strata(rows: EdgeDropRows) -> None:
         return
     size = np.bincount(rows.stratum)
     for edge_type, dose in zip(rows.edge_types, rows.dropped.T, strict=True):
-        mean = np.bincount(rows.stratum, dose) / size
+        mean = stratum_means(dose, rows.stratum)
         within = ((dose - mean[rows.stratum]) ** 2).sum() / max(rows.n - len(size), 1)
         between = (size * (mean - dose.mean()) ** 2).sum() / (len(size) - 1)
         if within > 0 and f.sf(between / within, len(size) - 1, rows.n - len(size)) < _REFUSE:

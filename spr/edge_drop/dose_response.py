@@ -21,7 +21,7 @@ Form = Literal["concave", "linear", "quadratic"]
 
 # Networks whose content saturates lie between a logarithm (0) and a straight line (1).
 _LEAST_CURVATURE, _MOST_CURVATURE = 0.05, 1.0
-_PRIOR_CURVATURE, _PRIOR_SD = 0.5, 0.5
+PRIOR_CURVATURE, PRIOR_SD = 0.5, 0.5
 _LEAST_FREE = 20
 
 
@@ -96,18 +96,15 @@ def fit_dose_response(rows: EdgeDropRows, form: Form = "concave") -> DoseRespons
     """
     several = any(len(np.unique(dose[dose > 0])) > 1 for dose in rows.dropped.T)
     form = form if several else "linear"
-    if form == "quadratic":
-        return _fit_quadratic(rows)
-    if form == "linear":
-        return _solve(rows, 1.0, fixed=True)
-    curvature = _PRIOR_CURVATURE
+    if form != "concave":
+        return _solve_known(rows, form)
+    levels, curvature = _levels(rows), PRIOR_CURVATURE
     for _ in range(30):
-        step = _curvature_step(rows, curvature)
-        moved = float(np.clip(curvature + step, _LEAST_CURVATURE, _MOST_CURVATURE))
+        moved = float(np.clip(curvature + _At(rows, levels, curvature).step, _LEAST_CURVATURE, _MOST_CURVATURE))
         if abs(moved - curvature) < 1e-6:
             break
         curvature = moved
-    return _solve(rows, moved, fixed=False)
+    return _solve_concave(rows, _At(rows, levels, moved))
 
 
 def covariance_of(influence: Floats, cluster: NDArray[np.int64] | None = None) -> Floats:
@@ -157,8 +154,20 @@ def power_loss(dose: Floats, curvature: float) -> Floats:
     return np.asarray((1.0 - (1.0 - dose) ** curvature) / curvature)
 
 
-def _power_loss_slope(dose: Floats, curvature: float) -> Floats:
-    """Return the derivative of `power_loss` in the curvature."""
+def power_loss_slope(dose: Floats, curvature: float) -> Floats:
+    """Return the derivative of :func:`power_loss` in the curvature.
+
+    Parameters
+    ----------
+    dose : float64[...]
+        In [0, 1].
+    curvature : float
+        Above 0.
+
+    Returns
+    -------
+    float64[...]
+    """
     left = 1.0 - dose
     power = left**curvature
     log_left = np.log(np.where(left > 0, left, 1.0))
@@ -176,11 +185,9 @@ def _levels(rows: EdgeDropRows) -> Floats:
     return np.hstack([*columns, other, other**2, rows.covariates])
 
 
-def _design(rows: EdgeDropRows, amount: Floats) -> tuple[Floats, int]:
-    """Return levels, then the amounts lost, then their products with the covariates; and where the amounts start."""
-    levels = _levels(rows)
-    products = [amount * x[:, None] for x in rows.covariates.T]
-    return np.hstack([levels, -amount, *(-p for p in products)]), levels.shape[1]
+def _losses(rows: EdgeDropRows, amount: Floats) -> Floats:
+    """Return what the amounts lost take away: themselves, then their products with each covariate, all negative."""
+    return np.hstack([-amount, *(-amount * x[:, None] for x in rows.covariates.T)])
 
 
 def _least_squares(rows: EdgeDropRows, design: Floats, start: int, size: int) -> tuple[Floats, Floats]:
@@ -205,83 +212,71 @@ def _least_squares(rows: EdgeDropRows, design: Floats, start: int, size: int) ->
     return (inverse @ (scaled.T @ rows.outcome)) / scale, inverse / np.outer(scale, scale)
 
 
-def _curvature_step(rows: EdgeDropRows, curvature: float) -> float:
-    """Return the Gauss-Newton step of the curvature, its prior included."""
-    design, start = _design(rows, power_loss(rows.dropped, curvature))
-    coefficient, inverse = _least_squares(rows, design, start, len(rows.edge_types))
-    residual = rows.outcome - design @ coefficient
-    turn = _turn(rows, coefficient, start, curvature)
-    free = turn - design @ (inverse @ (design.T @ turn))
-    precision = _noise(free, residual, rows.cluster) / _PRIOR_SD**2
-    information = free @ free + precision
-    return (
-        float((free @ residual + precision * (_PRIOR_CURVATURE - curvature)) / information) if information > 0 else 0.0
-    )
+class _At:
+    """The regression at one curvature, and what it says of the curvature."""
+
+    def __init__(self, rows: EdgeDropRows, levels: Floats, curvature: float) -> None:
+        self.curvature, self.start = curvature, levels.shape[1]
+        self.design = np.hstack([levels, _losses(rows, power_loss(rows.dropped, curvature))])
+        self.coefficient, inverse = _least_squares(rows, self.design, self.start, len(rows.edge_types))
+        self.residual = rows.outcome - self.design @ self.coefficient
+        # How the fitted values turn with the curvature, and what of it no other coefficient can follow.
+        self.turn = _losses(rows, power_loss_slope(rows.dropped, curvature)) @ self.coefficient[self.start :]
+        self.free = self.turn - self.design @ (inverse @ (self.design.T @ self.turn))
+        # The variance of the residuals as the curvature meets them, so that its prior weighs what it should.
+        met = covariance_of((self.free * self.residual)[:, None], rows.cluster)[0, 0] * rows.n**2
+        self.noise = float(met / max(self.free @ self.free, 1e-300))
+
+    @property
+    def step(self) -> float:
+        """The Gauss-Newton step of the curvature, its prior included."""
+        precision = self.noise / PRIOR_SD**2
+        information = self.free @ self.free + precision
+        if information <= 0:
+            return 0.0
+        return float((self.free @ self.residual + precision * (PRIOR_CURVATURE - self.curvature)) / information)
 
 
-def _noise(free: Floats, residual: Floats, cluster: NDArray[np.int64] | None) -> float:
-    """Return the variance of the residuals as the curvature meets them, so that its prior weighs what it should."""
-    variance = covariance_of((free * residual)[:, None], cluster)[0, 0] * len(free) ** 2
-    return float(variance / max(free @ free, 1e-300))
-
-
-def _turn(rows: EdgeDropRows, coefficient: Floats, start: int, curvature: float) -> Floats:
-    """Return the derivative of the fitted values in the curvature."""
-    slope = _power_loss_slope(rows.dropped, curvature)
-    turned = _design(rows, slope)[0]
-    return np.asarray(turned[:, start:] @ coefficient[start:])
-
-
-def _solve(rows: EdgeDropRows, curvature: float, *, fixed: bool) -> DoseResponse:
-    size = len(rows.edge_types)
-    design, start = _design(rows, power_loss(rows.dropped, curvature))
-    coefficient, inverse = _least_squares(rows, design, start, size)
-    residual = rows.outcome - design @ coefficient
-    full, bread, error = design, inverse, 0.0
-    prior_error = np.zeros(design.shape[1])
-    if not fixed:
-        turn = _turn(rows, coefficient, start, curvature)
-        full = np.column_stack([design, turn])
-        free = turn - design @ (inverse @ (design.T @ turn))
-        noise = _noise(free, residual, rows.cluster)
-        scale = np.sqrt((full**2).mean(axis=0))
-        scale[scale == 0] = 1.0
-        gram = full.T @ full
-        gram[-1, -1] += noise / _PRIOR_SD**2
-        bread = np.linalg.pinv(gram / np.outer(scale, scale), rcond=1e-12, hermitian=True) / np.outer(scale, scale)
-        prior_error = bread[:, -1] * noise / _PRIOR_SD
-    influence = _influence(full, bread, residual)
-    if not fixed:
-        error = float(np.hypot(np.sqrt(covariance_of(influence[:, -1:], rows.cluster)[0, 0]), prior_error[-1]))
+def _solve_concave(rows: EdgeDropRows, at: _At) -> DoseResponse:
+    size, start = len(rows.edge_types), at.start
+    full = np.column_stack([at.design, at.turn])
+    scale = np.sqrt((full**2).mean(axis=0))
+    scale[scale == 0] = 1.0
+    gram = full.T @ full
+    gram[-1, -1] += at.noise / PRIOR_SD**2
+    bread = np.linalg.pinv(gram / np.outer(scale, scale), rcond=1e-12, hermitian=True) / np.outer(scale, scale)
+    prior_error = bread[:, -1] * at.noise / PRIOR_SD
+    influence = _influence(full, bread, at.residual)
+    error = np.hypot(np.sqrt(covariance_of(influence[:, -1:], rows.cluster)[0, 0]), prior_error[-1])
     return DoseResponse(
-        coefficient[start : start + size],
-        _at_the_mean(rows, influence[:, start:], coefficient[start:]),
-        "linear" if fixed else "concave",
-        curvature,
-        error,
-        prior_error[start : start + size],
-        residual,
-        full,
+        loss=at.coefficient[start : start + size],
+        influence=_at_the_mean(rows, influence[:, start:], at.coefficient[start:], size),
+        form="concave",
+        curvature=at.curvature,
+        curvature_error=float(error),
+        prior_error=prior_error[start : start + size],
+        residual=at.residual,
+        design=full,
     )
 
 
-def _fit_quadratic(rows: EdgeDropRows) -> DoseResponse:
-    size = len(rows.edge_types)
-    amount = np.hstack([rows.dropped, rows.dropped**2])
-    design, start = _design(rows, amount)
-    coefficient, inverse = _least_squares(rows, design, start, 2 * size)
+def _solve_known(rows: EdgeDropRows, form: Form) -> DoseResponse:
+    """Solve a form whose curve has no parameter of its own: slopes, or slopes and squares."""
+    size, levels = len(rows.edge_types), _levels(rows)
+    amount = rows.dropped if form == "linear" else np.hstack([rows.dropped, rows.dropped**2])
+    design, start = np.hstack([levels, _losses(rows, amount)]), levels.shape[1]
+    coefficient, inverse = _least_squares(rows, design, start, amount.shape[1])
     residual = rows.outcome - design @ coefficient
     influence = _influence(design, inverse, residual)[:, start:]
-    moved = _at_the_mean(rows, influence, coefficient[start:], 2 * size)
     return DoseResponse(
-        coefficient[start : start + size],
-        moved[:, :size],
-        "quadratic",
-        float("nan"),
-        float("nan"),
-        np.zeros(size),
-        residual,
-        design,
+        loss=coefficient[start : start + size],
+        influence=_at_the_mean(rows, influence, coefficient[start:], amount.shape[1])[:, :size],
+        form=form,
+        curvature=1.0 if form == "linear" else float("nan"),
+        curvature_error=0.0 if form == "linear" else float("nan"),
+        prior_error=np.zeros(size),
+        residual=residual,
+        design=design,
     )
 
 
@@ -291,9 +286,8 @@ def _influence(design: Floats, bread: Floats, residual: Floats) -> Floats:
     return np.asarray(design @ bread * residual[:, None] * (n * np.sqrt(n / (n - k))))
 
 
-def _at_the_mean(rows: EdgeDropRows, influence: Floats, coefficient: Floats, size: int | None = None) -> Floats:
+def _at_the_mean(rows: EdgeDropRows, influence: Floats, coefficient: Floats, size: int) -> Floats:
     """Add that the average loss is taken at the mean of covariates which are a sample's, not the population's."""
-    size = size or len(rows.edge_types)
     moved = influence[:, :size].copy()
     for place, x in enumerate(rows.covariates.T, start=1):
         moved += x[:, None] * coefficient[place * size : (place + 1) * size]

@@ -11,6 +11,7 @@ import statsmodels.api as sm
 from scipy.special import ndtr, ndtri
 
 from spr.edge_drop.columns import require_columns
+from spr.edge_drop.dose_response import PRIOR_CURVATURE, PRIOR_SD, power_loss, power_loss_slope
 from spr.errors import ConfigError, TableError, name_unknown
 
 if TYPE_CHECKING:
@@ -326,8 +327,8 @@ def plan_experiment(
     precision: float = 0.2,
     power: float = 0.8,
     alpha: float = 0.05,
-    curvature: float = 0.5,
-    curvature_sd: float = 0.5,
+    curvature: float = PRIOR_CURVATURE,
+    curvature_sd: float = PRIOR_SD,
 ) -> ExperimentPlan:
     r"""Plan the size of an experiment for a wanted precision of the factors per downstream edge.
 
@@ -408,10 +409,7 @@ def _curve_moments(experiment: EdgeDropExperiment, curvature: float) -> tuple[Fl
     """Return the planned covariances [types, types] of phi, of its derivative in the curvature, and between them."""
     planned = experiment.dose_distribution
     dose, chance = planned.index.to_numpy(dtype=np.float64), planned.iloc[:, 0].to_numpy(dtype=np.float64)
-    left = 1.0 - dose
-    power = left**curvature
-    phi = (1.0 - power) / curvature
-    turned = -(power * np.log(np.where(left > 0, left, 1.0)) * curvature + 1.0 - power) / curvature**2
+    phi, turned = power_loss(dose, curvature), power_loss_slope(dose, curvature)
     size = len(experiment.edge_types)
 
     def covariance(a: Floats, b: Floats) -> Floats:

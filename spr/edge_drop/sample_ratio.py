@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import chi2
 
+from spr.edge_drop.checks import stratum_means
 from spr.edge_drop.columns import codes, refuse_where, require_columns, require_ids
 from spr.errors import TableError
 
@@ -241,8 +242,7 @@ def _missing_p_value(units: _Units, code: NDArray[np.intp]) -> float:
     rate = np.bincount(stratum, missing) / np.bincount(stratum, units.size)
     excess = missing - rate[stratum] * units.size
     x = np.eye(int(code.max()) + 1)[code]
-    mean = np.stack([np.bincount(stratum, column) for column in x.T], axis=1) / n_units[:, None]
-    x -= mean[stratum]
+    x -= np.column_stack([stratum_means(column, stratum)[stratum] for column in x.T])
     square = np.bincount(stratum, excess**2) / np.maximum(n_units - 1, 1)
     score = excess @ x
     spread = (x * square[stratum, None]).T @ x

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -111,24 +111,11 @@ def estimate_segment_factors(
     positive = {name: part for name, part in found.items() if (part.per(per)[0] > 0).any()}
     shrunk = shrink_log_values([part.per(per) for part in positive.values()], centre=centre) if positive else None
     logs = dict(zip(positive, shrunk.log_value, strict=True)) if shrunk else {}
+    use = np.array([decision == USE for decision in overall.decision])
     by_segment = {}
     for name, part in found.items():
         made = decide(part, per, overall.reference, logs.get(name, centre), alpha)
-        use = np.array([d == USE for d in overall.decision])
-        factor = np.where(use, made.shrunk, 1.0)
-        by_segment[name] = FactorEstimates(
-            part,
-            per,
-            overall.reference,
-            made.value,
-            made.standard_error,
-            made.ratio,
-            made.interval,
-            made.simultaneous,
-            made.shrunk,
-            overall.decision,
-            factor,
-        )
+        by_segment[name] = replace(made, decision=overall.decision, factor=np.where(use, made.shrunk, 1.0))
     return SegmentFactors(overall, by_segment, shrunk.spread if shrunk else float("nan"), (*values.notes, *notes))
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spr.edge_drop.checks import additivity_p_value, balance_table
-from spr.edge_drop.dose_response import covariance_of, fit_dose_response, power_loss
+from spr.edge_drop.dose_response import covariance_of, fit_dose_response, power_loss, power_loss_slope
 from spr.edge_drop.table import read_edge_drop
 from spr.errors import InvalidExperiment
 
@@ -34,9 +34,7 @@ def test_power_loss_is_a_straight_line_at_1_and_has_its_slope_in_the_curvature()
     np.testing.assert_allclose(power_loss(dose, 1.0), dose)
     small = 1e-6
     numeric = (power_loss(dose, 0.5 + small) - power_loss(dose, 0.5 - small)) / (2 * small)
-    from spr.edge_drop.dose_response import _power_loss_slope
-
-    np.testing.assert_allclose(_power_loss_slope(dose, 0.5), numeric, atol=1e-7)
+    np.testing.assert_allclose(power_loss_slope(dose, 0.5), numeric, atol=1e-7)
 
 
 def test_losses_of_a_curve_without_noise_are_exact() -> None:
