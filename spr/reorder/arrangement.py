@@ -3,28 +3,41 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import isfinite
-from typing import TYPE_CHECKING, Final
+from functools import lru_cache
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from spr.errors import InvalidRequest
-from spr.reorder.deadlines import Demand, fill_page
-from spr.reorder.guarantees import LABEL_KINDS, ImpressionGuarantee, check_guarantees, count_owed
+from spr.reorder.bounded import PageBounds
+from spr.reorder.feasibility import check_guarantees
+from spr.reorder.guarantees import ImpressionGuarantee, check_count
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
+    from spr.reorder.bounded import BoundedPages, Labels
     from spr.reorder.guarantees import LabelKind
 
-    Labels = Sequence[str] | NDArray[np.str_] | NDArray[np.object_]
+OptimalFor = Literal["every discount", "the discount", "no discount"]
+_OPTIMAL_FOR: tuple[OptimalFor, ...] = ("every discount", "the discount", "no discount")
 
-# Impressions of the next page that may already shape this one. Within h impressions, T shares that sum to s
-# fall due less than s * h + T times: never more than h times past h = T / (1 - s). Exact up to s = 0.97 for
-# three shares.
-LOOK_AHEAD: Final = 100
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Outcome:
+    """A page that a draw of minima can lead to, and how likely it is.
+
+    Parameters
+    ----------
+    probability : float
+        Mass of the draws that lead to it.
+    order : int array, shape (n_cohorts,)
+        Indices of the cohorts, top first.
+    """
+
+    probability: float
+    order: NDArray[np.intp]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,14 +49,23 @@ class Reordering:
     order : int array, shape (n_cohorts,)
         Indices of the cohorts, top first.
     shortfall : dict of str to int
-        By guarantee, placements missing at the prefix that misses most. A guarantee that is met is not in it.
+        By guarantee, placements missing at the prefix that misses most, or above a maximum where it is exceeded most. A
+        guarantee that is met is not in it.
     lifted : dict of int to str
         By cohort index, the guarantee that placed it higher than its value alone would.
+    optimal_for : {"every discount", "the discount", "no discount"}
+        Among the pages that keep what can be kept, this one has the greatest ``sum(discount[position] * value)`` for
+        every non-increasing discount; for the discount it was arranged for, where no page is best for all; or it keeps
+        the guarantees without being best (shares of nested labels that pull in two directions).
+    outcomes : tuple of Outcome
+        The different pages that a draw of fractional minima can lead to; empty where nothing is drawn.
     """
 
     order: NDArray[np.intp]
     shortfall: dict[str, int]
     lifted: dict[int, str]
+    optimal_for: OptimalFor = "every discount"
+    outcomes: tuple[Outcome, ...] = ()
 
     @property
     def reason(self) -> list[str]:
@@ -94,7 +116,8 @@ def reorder(
     every such page meets the minima. (2) Let a cohort stand right above one of higher value. Swapping the two
     gains, and is allowed unless it moves a forced cohort below N. A page without an allowed swap has at its
     last position the lowest value that may stand there (else the next lower one bubbles down), and so on
-    upwards: the order that is returned.
+    upwards: one page, which is therefore best for all discounts, so that its first position holds the highest value
+    that a page which meets the minima can start with, and so on downwards: the order that is returned.
 
     Examples
     --------
@@ -104,12 +127,19 @@ def reorder(
     >>> reorder([0.9, 0.1], ["follow", "connection"], {"connection": 2}).shortfall
     {'connection': 1}
     """
-    guarantees = [
-        ImpressionGuarantee(edge, "edge_type", edge, minimum=count, within_top=within_top)
-        for edge, count in minimum.items()
-    ]
-    check_guarantees(guarantees)
+    for edge, count in minimum.items():
+        check_count("minimum", count, f"guarantee {edge!r}", least=0)
+    guarantees = _of_minima(tuple(minimum.items()), within_top)
     return arrange(value, {"edge_type": edge_type}, guarantees)
+
+
+@lru_cache(maxsize=256)
+def _of_minima(minimum: tuple[tuple[str, int], ...], within_top: int) -> tuple[ImpressionGuarantee, ...]:
+    guarantees = tuple(
+        ImpressionGuarantee(edge, "edge_type", edge, minimum=count, within_top=within_top) for edge, count in minimum
+    )
+    check_guarantees(guarantees)
+    return guarantees
 
 
 def arrange(
@@ -119,6 +149,8 @@ def arrange(
     *,
     delivered: Mapping[str, float] | None = None,
     delivered_total: float = 0.0,
+    discount: ArrayLike | None = None,
+    uniform: float | None = None,
 ) -> Reordering:
     """Order cohorts by value under any guarantees: the general form of `reorder`.
 
@@ -135,6 +167,11 @@ def arrange(
         guarantees that are not (or no longer) configured are passed over.
     delivered_total : float, default 0
         All of the viewer's impressions so far.
+    discount : float array, shape (n_cohorts,), optional
+        What a position is worth; non-increasing, >= 0. Read only where no page is best for every discount. Default:
+        ``1 / log2(position + 2)``.
+    uniform : float, optional
+        The draw in [0, 1) that rounds fractional minima. Needed where there are any.
 
     Returns
     -------
@@ -144,25 +181,38 @@ def arrange(
     Raises
     ------
     InvalidRequest
-        A value that is not finite, lengths that differ, a missing label kind, or a negative counter.
+        A value that is not finite, lengths that differ, a missing label kind, a negative counter, a discount that
+        rises, or fractional minima without a draw.
     InfeasibleGuarantee
         Shares within different tops.
 
     Notes
     -----
-    The j-th best cohort of a label is due by the smallest prefix whose minimum is >= j; positions are filled
-    from the last one up with the lowest value whose deadline allows. By the argument in `reorder`, prefix by
-    prefix, this is exact for every non-increasing discount where labels are disjoint (all of one kind),
-    minima at every prefix included. Labels of several kinds nest (an entity type has one edge type): the
-    narrowest claim first, and count for the wider. Then it is exact for fixed minima whose windows do not
-    shrink outwards; with shares no order is best for every discount, and every guarantee is still met. Where
-    more is due than there are places, the demands of lowest value wait for the next prefix.
+    Positions are filled from the top: each takes the highest value after which the page can still be completed
+    (:mod:`spr.reorder.bounds` says when). Where some page is best for every non-increasing discount, each of its
+    prefixes has the greatest sum of values that a page can have there, so that it is this one. There is such a page
 
-    Several shares can fall due at the same impression, which no page that starts there could serve. `arrange`
-    looks `LOOK_AHEAD` impressions past the page and serves early what would not fit, so that the deficit
-    stays at most ``slack`` on every sequence of pages that have the cohorts. (Schedules exist from the start,
-    since by prefix P less than ``sum(share) * P <= P`` is due; each page keeps one for whatever remains, so
-    the next page has one too.)
+    * for minima at every prefix, of disjoint labels: unit jobs with deadlines; the argument in `reorder`, prefix by
+      prefix (Lawler 1976, "Combinatorial Optimization: Networks and Matroids", ch. 7);
+    * for minima of nested labels (an entity type has one edge type) where what a label asks beyond those inside it does
+      not fall from one prefix to the next, as with fixed minima whose windows do not shrink outwards;
+    * for maxima at every prefix, of disjoint labels: unit jobs with release times, mirrored;
+    * for minima and maxima of disjoint or nested labels within one common top: the sets that keep them are the bases of
+      a matroid, and the greedy basis has the best k elements for every k (Edmonds 1971, "Matroids and the greedy
+      algorithm", Mathematical Programming 1);
+    * whenever the page that keeps the minima alone keeps the maxima, too, or the other way round.
+
+    Elsewhere the page depends on the discount: minima and maxima of disjoint labels are an assignment problem (the j-th
+    best cohort of a label stands between the first prefix that lets j of them in and the first that demands j), and the
+    rest, crossing labels among it, an integer program, solved by HiGHS in milliseconds. Where shares of nested labels
+    pull in two directions, every guarantee is met and the page need not be the best one; ``optimal_for`` says which.
+
+    Where more is due than there are places, the demands of lowest value wait for the next prefix.
+
+    Several shares can fall due at the same impression, which no page that starts there could serve. `arrange` looks
+    past the page and serves early what would not fit, so that the deficit stays at most ``slack`` on every sequence of
+    pages that have the cohorts. (Schedules exist from the start, since by prefix P less than ``sum(share) * P <= P`` is
+    due; each page keeps one for whatever remains, so the next page has one too.)
 
     Examples
     --------
@@ -171,82 +221,35 @@ def arrange(
     ...                delivered={"floor": 3}, delivered_total=8)
     >>> page.order.tolist(), page.lifted
     ([2, 0, 1], {2: 'floor'})
+
+    A minimum of 0.3 lifts the last cohort on three pages of ten:
+
+    >>> some = ImpressionGuarantee("some", "entity_type", "people", minimum=0.3, within_top=1)
+    >>> page = arrange([0.9, 0.2], {"entity_type": ["event", "people"]}, [some], uniform=0.9)
+    >>> page.order.tolist(), [(round(o.probability, 3), o.order.tolist()) for o in page.outcomes]
+    ([1, 0], [(0.7, [0, 1]), (0.3, [1, 0])])
     """
-    values = _check_values(value)
-    by_value = np.argsort(-values, kind="stable")
-    ranked = by_value.tolist()
-    members = {kind: _rank_members(ranked, column, kind) for kind, column in labels.items()}
-    active = sorted(guarantees, key=lambda guarantee: LABEL_KINDS.index(guarantee.label_kind))
-    demands = _demand(active, members, len(ranked), delivered or {}, delivered_total)
-    position, lifted = fill_page(len(ranked), demands)
-    order = np.empty_like(by_value)
-    order[position] = by_value
-    missing = {guarantee.name: demand.shortfall(position) for guarantee, demand in zip(active, demands, strict=True)}
+    values = np.asarray(value, dtype=np.float64)
+    bounds = PageBounds(len(values), labels, guarantees, delivered or {}, delivered_total, discount)
+    return reordering(bounds.bound(values, uniform))
+
+
+def reordering(pages: BoundedPages) -> Reordering:
+    """Return the page of greatest value of a request, and what else could have been drawn."""
+    page, guarantees = pages.pages[pages.drawn], pages.plan.guarantees
     return Reordering(
-        order=order,
-        shortfall={name: count for name, count in missing.items() if count},
-        lifted={ranked[rank]: active[index].name for rank, index in lifted.items()},
+        order=page.by_value[page.order],
+        shortfall=page.named_shortfall(pages.plan),
+        lifted={int(page.by_value[rank]): guarantees[g].name for rank, g in page.lifted_ranks().items()},
+        optimal_for=_OPTIMAL_FOR[page.optimal_for],
+        outcomes=_merge(pages) if len(pages.pages) > 1 else (),
     )
 
 
-def _demand(
-    guarantees: Sequence[ImpressionGuarantee],
-    members: Mapping[LabelKind, Mapping[str, list[int]]],
-    n: int,
-    delivered: Mapping[str, float],
-    delivered_total: float,
-) -> list[Demand]:
-    shares = [guarantee for guarantee in guarantees if guarantee.share is not None]
-    counters = [_check_counter(guarantee.name, delivered.get(guarantee.name, 0.0)) for guarantee in shares]
-    total = _check_counter("delivered_total", delivered_total)
-    owed: dict[str, NDArray[np.int64]] = {}
-    if shares:
-        if len({guarantee.within_top for guarantee in shares}) > 1:
-            check_guarantees(guarantees)  # refuses them, and says why
-        last = shares[0].within_top + LOOK_AHEAD
-        rows = count_owed(shares, counters, total, last)
-        owed = {guarantee.name: row for guarantee, row in zip(shares, rows, strict=True)}
-    demands = []
-    for guarantee in guarantees:
-        if guarantee.label_kind not in members:
-            raise InvalidRequest(
-                f"guarantee {guarantee.name!r} needs the {guarantee.label_kind} of each cohort; "
-                f"found only: {', '.join(members) or 'no labels'}"
-            )
-        ranks = members[guarantee.label_kind].get(guarantee.label, [])
-        window = min(n, guarantee.within_top)
-        if guarantee.share is None:
-            demands.append(Demand(ranks, guarantee.minima(n).tolist()))
-        else:
-            due = owed[guarantee.name]
-            demands.append(Demand(ranks, due[1 : window + 1].tolist(), due[window:]))
-    return demands
-
-
-def _rank_members(ranked: Sequence[int], column: Labels, kind: str) -> dict[str, list[int]]:
-    if len(column) != len(ranked):
-        raise InvalidRequest(f"{kind} has {len(column)} entries for {len(ranked)} values; allowed: one per cohort")
-    members: dict[str, list[int]] = {}
-    for rank, cohort in enumerate(ranked):
-        members.setdefault(column[cohort], []).append(rank)
-    return members
-
-
-def _check_values(value: ArrayLike) -> NDArray[np.float64]:
-    values = np.asarray(value, dtype=np.float64)
-    if values.ndim != 1:
-        raise InvalidRequest(f"value has shape {values.shape}; allowed: one number per cohort")
-    finite = np.isfinite(values)
-    if not finite.all():
-        first = int(np.argmin(finite))
-        raise InvalidRequest(
-            f"value is not finite for {int((~finite).sum())} of {len(values)} cohorts; "
-            f"first: index {first} is {values[first]}"
-        )
-    return values
-
-
-def _check_counter(name: str, count: float) -> float:
-    if not (count >= 0.0 and isfinite(count)):
-        raise InvalidRequest(f"delivered impressions of {name!r} are {count}; allowed: a finite number >= 0")
-    return count
+def _merge(pages: BoundedPages) -> tuple[Outcome, ...]:
+    mass: dict[bytes, float] = {}
+    orders = [page.by_value[page.order] for page in pages.pages]
+    for order, probability in zip(orders, pages.probability.tolist(), strict=True):
+        mass[order.tobytes()] = mass.get(order.tobytes(), 0.0) + probability
+    different = {order.tobytes(): order for order in orders}
+    return tuple(Outcome(mass[key], order) for key, order in different.items())

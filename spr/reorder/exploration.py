@@ -1,123 +1,350 @@
-"""The random policy: which requests get a completely shuffled page, and the shuffle itself."""
+"""Milder ways to learn than a shuffled page: each knows the propensity of the page that was served.
+
+`explore` perturbs the page of a request within its guarantees, so that what it states is about the final page.
+"""
 
 from __future__ import annotations
 
-import hashlib
-from typing import TYPE_CHECKING, Final
+from dataclasses import dataclass, replace
+from math import isfinite
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
-from spr.errors import ConfigError, InvalidRequest
+from spr.errors import ConfigError, name_unknown
+from spr.reorder.random_policy import first_uniform, uniforms
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-SHUFFLE_PROPENSITY_KIND: Final = "exact"
+    from spr.reorder.bounded import BoundedPage, BoundedPages, PageBounds
+
+    Integers = NDArray[np.int64]
+    Floats = NDArray[np.float64]
+
+Method = Literal["shuffle_top", "adjacent_swaps", "epsilon", "plackett_luce", "thompson"]
+METHODS: tuple[Method, ...] = get_args(Method)
+PropensityKind = Literal["exact", "sequential", "monte_carlo", "none"]
 
 
-def is_random(request_id: str, share: float, salt: str) -> bool:
-    """Say whether a request belongs to the random policy.
+@dataclass(frozen=True, slots=True)
+class PageExploration:
+    """A way to explore, and its strength.
 
     Parameters
     ----------
-    request_id : str
-        One page view. Never the viewer: else most viewers would have no random page, and a few only those.
-    share : float
-        Part of the requests that is shuffled, in [0, 1].
-    salt : str
-        The policy's own salt; another salt draws an independent sample of requests.
-
-    Returns
-    -------
-    bool
-        The same in every process, on every machine and under every bundle.
+    method : {"shuffle_top", "adjacent_swaps", "epsilon", "plackett_luce", "thompson"}
+        ``shuffle_top``: the first ``depth`` cohorts of the page in any order. ``adjacent_swaps``: neighbours change
+        places (FairPairs; Radlinski and Joachims 2006, "Minimally invasive randomization for collecting unbiased
+        preferences from clickthrough logs", AAAI). ``epsilon``: each of the first ``depth`` positions takes any cohort
+        that may stand there. ``plackett_luce``: each takes a cohort in proportion to ``value ** (1 / temperature)``
+        (Plackett 1975, "The analysis of permutations", Applied Statistics 24). ``thompson``: values under one draw of
+        the viewer's coefficients from their posterior (Chapelle and Li 2011, "An empirical evaluation of Thompson
+        sampling", NIPS).
+    depth : int, default 10
+        Positions that are explored; not read by ``thompson``.
+    epsilon : float, optional
+        Probability that a position (``epsilon``) or a pair of neighbours (``adjacent_swaps``) is disturbed, in (0, 1].
+        Default: 0.1, and for swaps 0.5.
+    temperature : float, default 0.1
+        Of ``plackett_luce``, > 0: 1 draws in proportion to the values, near 0 the order is by value. The scale of the
+        values does not matter.
+    draws : int, default 0
+        Draws that estimate the marginal propensity of each placement. 0: sequential propensities where there is no
+        exact one. ``thompson`` has no other way, and takes 200 for 0.
 
     Raises
     ------
     ConfigError
-        A share outside [0, 1].
+        An unknown method, or a number out of its range.
 
     Examples
     --------
-    >>> [is_random(f"r{i}", 0.05, "spr") for i in range(200)].count(True)
-    13
+    >>> PageExploration("adjacent_swaps").disturbance
+    0.5
     """
-    if not 0.0 <= share <= 1.0:
-        raise ConfigError(f"share of the random policy is {share}; allowed: 0 to 1")
-    uniform = (int.from_bytes(_digest(request_id, salt, b"assignment")[:8], "big") >> 11) * 2.0**-53
-    return uniform < share
+
+    method: Method
+    depth: int = 10
+    epsilon: float | None = None
+    temperature: float = 0.1
+    draws: int = 0
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise ConfigError(name_unknown("method", self.method, METHODS, "exploration"))
+        if self.depth < 1:
+            raise ConfigError(f"exploration: depth={self.depth}; allowed: 1 or more")
+        if not 0.0 < self.disturbance <= 1.0:
+            raise ConfigError(f"exploration: epsilon={self.epsilon}; allowed: above 0, at most 1")
+        if not (self.temperature > 0.0 and isfinite(self.temperature)):
+            raise ConfigError(f"exploration: temperature={self.temperature}; allowed: a finite number above 0")
+        if self.draws < 0:
+            raise ConfigError(f"exploration: draws={self.draws}; allowed: 0 or more")
+        if self.method == "thompson" and self.draws == 0:
+            object.__setattr__(self, "draws", 200)
+
+    @property
+    def disturbance(self) -> float:
+        """``epsilon``, or its default."""
+        if self.epsilon is not None:
+            return self.epsilon
+        return 0.5 if self.method == "adjacent_swaps" else 0.1
 
 
-def shuffled(n: int, request_id: str, salt: str) -> NDArray[np.intp]:
-    """Order n cohorts uniformly at random, by a generator seeded from the salt and the request id.
+@dataclass(frozen=True, slots=True, eq=False)
+class Explored:
+    """A page that exploration made.
 
     Parameters
     ----------
-    n : int
-        Cohorts on the page, >= 0.
-    request_id : str
-        One page view.
-    salt : str
-        The policy's own salt.
+    order : int array, shape (n_cohorts,)
+        Indices of the cohorts, top first.
+    propensity : float array, shape (n_cohorts,), or None
+        By position, of the cohort there; None where the page is deterministic.
+    kind : {"exact", "sequential", "monte_carlo", "none"}
+        ``exact``: the marginal probability of the cohort at its position. ``sequential``: its probability given the
+        cohorts above it; the product over the positions is the probability of the page. ``monte_carlo``: the marginal
+        probability, estimated.
+    draws : int
+        Of ``monte_carlo``, else 0.
+    shortfall : dict of str to int
+        As of :class:`spr.reorder.Reordering`.
+    lifted : dict of int to str
+        By cohort index, the guarantee that placed it there.
+    moved : set of int
+        Cohorts that do not stand where they would without exploration, and that no guarantee placed.
+    """
+
+    order: NDArray[np.intp]
+    propensity: Floats | None
+    kind: PropensityKind
+    draws: int
+    shortfall: dict[str, int]
+    lifted: dict[int, str]
+    moved: set[int]
+
+
+def explore(
+    bounds: PageBounds,
+    value: Floats,
+    exploration: PageExploration,
+    request_id: str,
+    salt: str,
+    sampled: Floats | None = None,
+) -> Explored:
+    """Make the page of a request under exploration and guarantees.
+
+    Parameters
+    ----------
+    bounds : PageBounds
+        Labels, guarantees and counters of the request.
+    value : float array, shape (n,)
+        Of the cohorts; finite, for ``plackett_luce`` >= 0.
+    exploration : Exploration
+    request_id, salt : str
+        Seed the draws: the same request gives the same page.
+    sampled : float array, shape (draws + 1, n), optional
+        For ``thompson``: values under independent draws of the coefficients; the first makes the page.
 
     Returns
     -------
-    int array, shape (n,)
-        Indices of the cohorts, top first; independent of whether `is_random` chose the request.
-
-    Raises
-    ------
-    InvalidRequest
-        A negative n.
+    Explored
 
     Notes
     -----
-    Sorting raw PCG64 words is a uniform shuffle (two of 64 bits tie with probability n² / 2⁶⁵). Unlike
-    ``Generator.permutation``, whose stream may change, raw words are the same in every numpy version (NEP
-    19), so that a logged request replays exactly.
+    *Sequential* methods fill the page from the top, choosing among the cohorts after which the guarantees can still be
+    kept, so every page that they make keeps them. Where fractional minima are drawn as well, a placement's probability
+    given those above it is the mixture over the draws.
+
+    *Swaps* take the pairs (0, 1), (2, 3), ... or (1, 2), (3, 4), ... with equal probability. A swap changes only the
+    prefix between the two cohorts, which no other pair of that parity touches, so that the pairs that break no bound
+    are swapped independently and the marginals are exact.
+
+    *Monte Carlo*: with c of K further draws placing the cohort there, the estimate is (c + 1) / (K + 1). Its inverse is
+    unbiased for the inverse propensity but for (1 - p)^(K + 1), since E[1 / (1 + Bin(K, p))] = (1 - (1 - p)^(K + 1)) /
+    ((K + 1) p) (Chao and Strawderman 1972, "Negative moments of positive random variables", JASA 67).
+
+    Labels that cross on the page leave it as it is without exploration.
 
     Examples
     --------
-    >>> shuffled(5, "r1", "spr").tolist()
-    [0, 1, 4, 3, 2]
+    >>> from spr.reorder import PageBounds
+    >>> page = PageBounds(3, {}, (), {}, 0)
+    >>> made = explore(page, np.array([0.3, 0.2, 0.1]), PageExploration("shuffle_top", depth=2), "r7", "spr")
+    >>> made.order.tolist(), made.propensity.tolist(), made.kind
+    ([1, 0, 2], [0.5, 0.5, 1.0], 'exact')
     """
-    _check_size(n)
-    words = np.random.PCG64(int.from_bytes(_digest(request_id, salt, b"shuffle"), "big")).random_raw(n)
-    return np.argsort(words, kind="stable")
+    if exploration.method == "thompson":
+        if sampled is None or len(sampled) != exploration.draws + 1:
+            raise ConfigError("exploration: thompson needs values under draws + 1 draws of the coefficients")
+        return _explore_sampled(bounds, value, sampled, request_id, salt)
+    pages = bounds.bound(value, first_uniform(request_id, salt, b"rounding"))
+    if pages.pages[pages.drawn].crossing:
+        return _unexplored(pages)
+    n = len(value)
+    if exploration.method == "adjacent_swaps":
+        explored = _swap(pages, exploration, uniforms(n + 1, request_id, salt, b"exploration"))
+    else:
+        explored = _draw(pages, exploration, uniforms(n, request_id, salt, b"exploration"))
+        if exploration.draws and explored.kind == "sequential":
+            return _estimate(pages, exploration, explored, request_id, salt)
+    return explored
 
 
-def shuffle_propensity(n: int) -> NDArray[np.float64]:
-    """Probability of each placement of a shuffled page: 1/n, of kind ``SHUFFLE_PROPENSITY_KIND``.
-
-    Parameters
-    ----------
-    n : int
-        Cohorts on the page, >= 0.
-
-    Returns
-    -------
-    float array, shape (n,)
-        Marginal probability of the cohort at its position, given that the request is of the random policy.
-
-    Raises
-    ------
-    InvalidRequest
-        A negative n.
-
-    Examples
-    --------
-    >>> shuffle_propensity(4)
-    array([0.25, 0.25, 0.25, 0.25])
-    """
-    _check_size(n)
-    return np.full(n, 1.0 / max(n, 1))
+def _swap(pages: BoundedPages, exploration: PageExploration, uniform: Floats) -> Explored:
+    page = pages.pages[pages.drawn]
+    n, chance = len(page.order), exploration.disturbance
+    depth = min(exploration.depth, n)
+    order, first = page.order.copy(), int(uniform[n] < 0.5)
+    allowed = [_may_swap(other, depth) for other in pages.pages]
+    for p in range(first, depth - 1, 2):
+        if allowed[pages.drawn][p] and uniform[p] < chance:
+            order[p : p + 2] = order[p : p + 2][::-1]
+    propensity = np.zeros(n)
+    for probability, other, may in zip(pages.probability, pages.pages, allowed, strict=True):
+        base = np.empty(n, dtype=np.int64)
+        base[other.order] = np.arange(n)
+        leaves = 0.5 * chance * np.concatenate([[0.0], may, [0.0] * (n - len(may))])  # over the pair (p - 1, p)
+        stays = 1.0 - leaves[:n] - leaves[1:]
+        away = base[order] - np.arange(n)
+        moved_down, moved_up = away == -1, away == 1
+        marginal = np.where(away == 0, stays, 0.0)
+        marginal[moved_down] = leaves[:n][moved_down]
+        marginal[moved_up] = leaves[1:][moved_up]
+        propensity += probability * marginal
+    return _made(pages, order, page.lifted_ranks(), propensity, "exact")
 
 
-def _digest(request_id: str, salt: str, purpose: bytes) -> bytes:
-    # The salt's length goes first, so that no other split of the same text gives the same digest.
-    return hashlib.blake2b(f"{len(salt)}:{salt}{request_id}".encode(), digest_size=16, person=purpose).digest()
+def _may_swap(page: BoundedPage, depth: int) -> NDArray[np.bool_]:
+    """Say for each pair of neighbours (p, p + 1) whether swapping them keeps every bound."""
+    on_page = page.member[:, page.order].astype(np.int64)
+    last = page.minima.shape[1] - 1
+    may = np.ones(max(depth - 1, 0), dtype=bool)
+    for p in range(min(len(may), last)):
+        count = on_page[:, :p].sum(axis=1) + on_page[:, p + 1]
+        may[p] = ((page.minima[:, p + 1] <= count) & (count <= page.maxima[:, p + 1])).all()
+    return may
 
 
-def _check_size(n: int) -> None:
-    if n < 0:
-        raise InvalidRequest(f"a page of {n} cohorts; allowed: 0 or more")
+def _draw(pages: BoundedPages, exploration: PageExploration, uniform: Floats) -> Explored:
+    page, depth = pages.pages[pages.drawn], min(exploration.depth, len(uniform))
+    order, lifted, _ = _fill(page, exploration, uniform)
+    if exploration.method == "shuffle_top" and all(_is_free(other, depth) for other in pages.pages):
+        propensity = np.zeros(len(order))
+        for probability, other in zip(pages.probability, pages.pages, strict=True):
+            top = np.isin(order[:depth], other.order[:depth]) / depth
+            propensity += probability * np.concatenate([top, order[depth:] == other.order[depth:]])
+        return _made(pages, order, lifted, propensity, "exact")
+    if len(pages.pages) == 1:
+        return _made(pages, order, lifted, _fill(page, exploration, uniform, order)[2], "sequential")
+    joint = np.zeros(len(order))
+    for probability, other in zip(pages.probability, pages.pages, strict=True):
+        joint += probability * np.cumprod(_fill(other, exploration, uniform, order)[2])
+    reached = np.concatenate([[1.0], joint[:-1]])
+    return _made(pages, order, lifted, joint / reached, "sequential")
+
+
+def _fill(
+    page: BoundedPage, exploration: PageExploration, uniform: Floats, given: Integers | None = None
+) -> tuple[Integers, dict[int, int], Floats]:
+    from spr.reorder.filling import fill
+
+    n, depth = len(page.order), min(exploration.depth, len(page.order))
+    weight, mixture = np.ones(n), 1.0
+    if exploration.method == "epsilon":
+        mixture = exploration.disturbance
+    elif exploration.method == "shuffle_top":
+        weight = np.zeros(n)
+        weight[page.order[:depth]] = 1.0
+    elif page.value[0] > 0.0:  # the first rank has the greatest value
+        weight = np.maximum(page.value, 0.0) / page.value[0]
+        weight = weight ** (1.0 / exploration.temperature)
+    order, lifted, chance = fill(
+        page.minima,
+        page.maxima,
+        page.parent,
+        page.outwards,
+        page.innermost,
+        depth,
+        mixture,
+        weight,
+        uniform,
+        np.empty(0, dtype=np.int64) if given is None else given,
+    )
+    return order, {int(order[p]): int(lifted[p]) for p in np.flatnonzero(lifted >= 0)}, chance
+
+
+def _is_free(page: BoundedPage, depth: int) -> bool:
+    """Say whether the first cohorts of a page keep every bound in any order."""
+    count = page.member[:, page.order[:depth]].sum(axis=1)[:, None]
+    prefix = np.arange(min(depth, page.minima.shape[1]))
+    fewest, most = np.maximum(count - (depth - prefix), 0), np.minimum(count, prefix)
+    keeps = (fewest >= page.minima[:, : len(prefix)]).all() and (most <= page.maxima[:, : len(prefix)]).all()
+    return bool(keeps) and not page.depends_on_discount
+
+
+def _estimate(
+    pages: BoundedPages, exploration: PageExploration, explored: Explored, request_id: str, salt: str
+) -> Explored:
+    n, draws = len(explored.order), exploration.draws
+    uniform = uniforms(draws * (n + 1), request_id, salt, b"monte-carlo").reshape(draws, n + 1)
+    drawn = np.searchsorted(pages.plan.draw_end, uniform[:, n], side="right") if len(pages.pages) > 1 else None
+    by_value = pages.pages[0].by_value
+    count = np.zeros(n)
+    for draw in range(draws):
+        page = pages.pages[0 if drawn is None else drawn[draw]]
+        count += by_value[_fill(page, exploration, uniform[draw, :n])[0]] == explored.order
+    return replace(explored, propensity=(count + 1.0) / (draws + 1.0), kind="monte_carlo", draws=draws)
+
+
+def _explore_sampled(bounds: PageBounds, value: Floats, sampled: Floats, request_id: str, salt: str) -> Explored:
+    draws = len(sampled) - 1
+    own = first_uniform(request_id, salt, b"rounding")
+    uniform = np.concatenate([[own], uniforms(draws, request_id, salt, b"monte-carlo")])
+    made = bounds.bound(sampled[0], own)
+    page = made.pages[made.drawn]
+    order = page.by_value[page.order]
+    count = np.zeros(len(order))
+    for values, u in zip(sampled[1:], uniform[1:], strict=True):
+        other = bounds.bound(values, float(u))
+        count += other.pages[other.drawn].by_value[other.pages[other.drawn].order] == order
+    without = bounds.bound(value, own)
+    unexplored = without.pages[without.drawn]
+    lifted = {int(page.by_value[rank]): made.plan.guarantees[g].name for rank, g in page.lifted_ranks().items()}
+    stays = unexplored.by_value[unexplored.order] == order
+    return Explored(
+        order=order,
+        propensity=(count + 1.0) / (draws + 1.0),
+        kind="monte_carlo",
+        draws=draws,
+        shortfall=page.named_shortfall(made.plan),
+        lifted=lifted,
+        moved=set(order[~stays].tolist()) - lifted.keys(),
+    )
+
+
+def _unexplored(pages: BoundedPages) -> Explored:
+    page = pages.pages[pages.drawn]
+    return replace(_made(pages, page.order, page.lifted_ranks(), np.ones(0), "none"), propensity=None)
+
+
+def _made(
+    pages: BoundedPages, order: Integers, lifted: dict[int, int], propensity: Floats, kind: PropensityKind
+) -> Explored:
+    """Return a page of ranks as cohorts."""
+    from spr.reorder.filling import missing
+
+    page, guarantees = pages.pages[pages.drawn], pages.plan.guarantees
+    short = missing(order, page.asked, page.allowed, page.member)
+    moved = set(page.by_value[order[order != page.order]].tolist())
+    named = {int(page.by_value[rank]): guarantees[g].name for rank, g in lifted.items()}
+    return Explored(
+        order=page.by_value[order],
+        propensity=propensity,
+        kind=kind,
+        draws=0,
+        shortfall={guarantees[g].name: int(short[g]) for g in np.flatnonzero(short)},
+        lifted=named,
+        moved=moved - named.keys(),
+    )

@@ -26,7 +26,7 @@ def test_minima_of_a_share_do_not_rise_by_rounding():
 def test_minima_of_a_share_equal_exact_arithmetic(percent, total, ahead, half_slack, n):
     delivered = min(max(percent * total // 100 + ahead, 0), total)
     slack = 0.5 + half_slack / 2
-    share = floor(share=percent / 100, slack=slack, within_top=10)
+    share = floor(share=percent / 100, slack=slack, within_top=10, catch_up=1e9)
     exact = [
         max(0, ceil(Fraction(percent, 100) * (total + p) - delivered - Fraction(slack)))
         for p in range(1, min(n, 10) + 1)
@@ -45,7 +45,8 @@ def test_minima_of_a_fixed_minimum_are_due_at_the_end():
     [
         {"minimum": 3, "within_top": 2},
         {"minimum": -1},
-        {"minimum": 1.5},
+        {"minimum": float("nan")},
+        {"minimum": 10.5},
         {"minimum": True},
         {"share": 0.0},
         {"share": 1.2},
