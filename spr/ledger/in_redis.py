@@ -52,7 +52,8 @@ class RedisLedger:
 
     A record is one script on the server, in one round trip: it looks for the request id, drops what has left the
     window, writes, and sets both keys to expire. A client may repeat a call whose connection broke, so that False can
-    mean that the first try was recorded.
+    mean that the first try was recorded. Fork before threads use the ledger, or open one per process: redis-py does
+    not stand a fork while another thread takes a connection.
 
     Parameters
     ----------

@@ -187,7 +187,7 @@ def _ledger_of(fresh: Fresh) -> DeliveryLedger:
 def test_record_takes_the_types_of_numpy_and_pandas(fresh: Fresh) -> None:
     ledger = fresh(WINDOW)
     at = pd.Timestamp("2026-02-02 05:00", tz="Europe/Berlin")
-    assert ledger.record("r1", "v1", at, {"a": np.int64(2)}, np.uint8(3))  # type: ignore[arg-type,dict-item] # as a table gives them
+    assert ledger.record("r1", "v1", at, {"a": np.int64(2)}, np.uint8(3))
     assert ledger.delivered("v1", datetime(2026, 2, 2, 4)) == Delivered({"a": 2}, 3)
     assert ledger.delivered("v1", datetime(2026, 2, 2, 3, 59)) == Delivered({}, 0)
 
@@ -262,4 +262,4 @@ def test_an_unknown_name_of_the_package_is_an_attribute_error() -> None:
 
     assert "RedisLedger" in dir(spr.ledger)
     with pytest.raises(AttributeError, match="has no attribute 'SQLLedger'"):
-        _ = spr.ledger.SQLLedger  # type: ignore[attr-defined] # on purpose
+        _ = spr.ledger.SQLLedger

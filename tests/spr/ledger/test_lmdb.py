@@ -95,7 +95,7 @@ def test_lmdb_ledger_says_whose_records_are_altered_until_they_are_forgotten(tmp
             lambda: ledger.delivered_many(["v2", "v1"], MONDAY),
             lambda: ledger.expire(MONDAY),
         ):
-            with pytest.raises(LedgerError, match="the records of viewer 'v1' are altered.*forget the viewer"):
+            with pytest.raises(LedgerError, match=r"the records of viewer 'v1' are altered.*forget the viewer"):
                 call()
         assert ledger.delivered("v2", MONDAY).total == 2
         ledger.forget("v1")
