@@ -16,12 +16,12 @@ except ImportError as error:
     raise MissingDependency("RedisLedger needs redis, which is missing; run: pip install 'spr[redis]'") from error
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from datetime import datetime, timedelta
     from types import TracebackType
     from typing import Self
 
-_FORM = 1  # the first entry of a record: [form, microseconds, total, {name: count}]
+_FORM = "1"  # the first word of a record
 
 # Keys expire a window after the later of now and the newest record, so that a test or a replay with moments long past
 # keeps them too. The server's clock is asked for that alone.
@@ -75,7 +75,8 @@ class RedisLedger:
 
     Notes
     -----
-    A record is JSON: ``[1, microseconds since 1970, total, {name: count}]``. Redis 5 or later.
+    A record is one line of words: ``1`` (the form), microseconds since 1970, total, one count per name, the names as a
+    JSON list; e.g. ``1 1770026400000000 5 1 ["connection-floor"]``. Redis 5 or later.
 
     Examples
     --------
@@ -111,7 +112,8 @@ class RedisLedger:
     def record(self, request_id: str, viewer_id: str, at: datetime, counts: Mapping[str, int], total: int) -> bool:
         """Record one delivered page; see :meth:`spr.ledger.DeliveryLedger.record`."""
         page = DeliveredPage.checked(request_id, viewer_id, at, counts, total)
-        record = json.dumps([_FORM, page.at, page.total, page.counts], separators=(",", ":"))
+        numbers = (page.at, page.total, *page.counts.values())
+        record = " ".join([_FORM, *map(str, numbers), json.dumps(list(page.counts))])
         with _answering("record"):
             return bool(self._record(keys=self._keys(viewer_id), args=[request_id, page.at, record, self._span]))
 
@@ -169,32 +171,48 @@ def _answering(what: str) -> Iterator[None]:
         ) from error
 
 
-def _sum(records: Iterable[bytes | str], viewer_id: str, after: int, until: int) -> Delivered:
+def _sum(records: Sequence[bytes | str], viewer_id: str, after: int, until: int) -> Delivered:
     counts: dict[str, int] = {}
     total = 0
+    for names, rows in _by_names(records, viewer_id):
+        inside = [row for row in rows if after < row[0] <= until]
+        total += sum(row[1] for row in inside)
+        for place, name in enumerate(names, start=2):
+            counts[name] = counts.get(name, 0) + sum(row[place] for row in inside)
+    return Delivered({name: count for name, count in counts.items() if count}, total)
+
+
+def _by_names(records: Sequence[bytes | str], viewer_id: str) -> Iterator[tuple[list[str], list[list[int]]]]:
+    """Give rows of moment, total and counts by their names: pages of one config share them, and they are read once."""
+    by_names: dict[str, list[list[int]]] = {}
     for record in records:
-        at, of_page, by_name = _read(record, viewer_id)
-        if after < at <= until:
-            total += of_page
-            for name, count in by_name.items():
-                counts[name] = counts.get(name, 0) + count
-    return Delivered(counts, total)
+        # a client may decode by itself; what it or we cannot decode is no record
+        line = record if isinstance(record, str) else record.decode("ascii", errors="replace")
+        form, _, rest = line.partition(" ")
+        if form != _FORM:
+            raise _unreadable(line, viewer_id)
+        numbers, opening, names = rest.partition("[")
+        try:
+            row = list(map(int, numbers.split()))
+        except ValueError:
+            raise _unreadable(line, viewer_id) from None
+        by_names.setdefault(opening + names, []).append(row)
+    for text, rows in by_names.items():
+        try:
+            read = json.loads(text)
+        except ValueError:
+            read = None
+        if not isinstance(read, list) or any(len(row) != 2 + len(read) or min(row) < 0 for row in rows):
+            raise _unreadable(f"{_FORM} {' '.join(map(str, rows[0]))} {text}", viewer_id)
+        yield read, rows
 
 
-def _read(record: bytes | str, viewer_id: str) -> tuple[int, int, dict[str, int]]:
-    try:
-        found = json.loads(record)
-    except ValueError:
-        found = None
-    match found:
-        case [int(form), *_] if form > _FORM:
-            raise LedgerError(
-                f"a record of viewer {viewer_id!r} has the form {form}; this library reads {_FORM}: use what wrote it"
-            )
-        case [int(form), int(at), int(total), dict(counts)] if form == _FORM and all(
-            isinstance(count, int) for count in counts.values()
-        ):
-            return at, total, counts
-    raise LedgerError(
+def _unreadable(record: str, viewer_id: str) -> LedgerError:
+    form = record.partition(" ")[0]
+    if form.isdigit() and int(form) > int(_FORM):
+        return LedgerError(
+            f"a record of viewer {viewer_id!r} has the form {form}; this library reads {_FORM}: use what wrote it"
+        )
+    return LedgerError(
         f"a record of viewer {viewer_id!r} cannot be read: {record[:60]!r}; forget the viewer to count anew"
     )

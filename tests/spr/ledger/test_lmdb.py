@@ -130,3 +130,19 @@ def test_lmdb_ledger_holds_more_readers_than_lmdb_does_by_itself(tmp_path: Path)
     with LMDBLedger(tmp_path) as ledger:
         assert ledger._environment is not None
         assert ledger._environment.max_readers() >= 1024
+
+
+def test_expire_leaves_a_viewer_who_comes_back_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    remove = in_lmdb._remove
+
+    with LMDBLedger(tmp_path, window=10 * HOUR) as ledger:
+        for viewer_id in ("v1", "v2"):
+            ledger.record("old", viewer_id, MONDAY, {}, 1)
+
+        def come_back(old: list[bytes], edge: int) -> Any:
+            ledger.record("new", "v1", MONDAY + 30 * HOUR, {}, 1)
+            return remove(old, edge)
+
+        monkeypatch.setattr(in_lmdb, "_remove", come_back)
+        assert ledger.expire(MONDAY + 20 * HOUR) == 1
+        assert ledger.delivered("v1", MONDAY + 30 * HOUR).total == 1
