@@ -76,7 +76,8 @@ class RedisLedger:
     Notes
     -----
     A record is one line of words: ``1`` (the form), microseconds since 1970, total, one count per name, the names as a
-    JSON list; e.g. ``1 1770026400000000 5 1 ["connection-floor"]``. Redis 5 or later.
+    JSON list; e.g. ``1 1770026400000000 5 1 ["connection-floor"]``. Redis 5 or later. With the package hiredis, which
+    redis-py finds by itself, a read costs about a quarter less.
 
     Examples
     --------
@@ -164,7 +165,7 @@ class RedisLedger:
 def _answering(what: str) -> Iterator[None]:
     try:
         yield
-    except redis.RedisError as error:
+    except (redis.RedisError, UnicodeDecodeError) as error:  # the latter from a client that decodes by itself
         raise LedgerError(
             f"{what}: Redis did not do it: {error}. Serve the page without counters, and record it later: "
             "to record a page twice is safe"
@@ -186,7 +187,6 @@ def _by_names(records: Sequence[bytes | str], viewer_id: str) -> Iterator[tuple[
     """Give rows of moment, total and counts by their names: pages of one config share them, and they are read once."""
     by_names: dict[str, list[list[int]]] = {}
     for record in records:
-        # a client may decode by itself; what it or we cannot decode is no record
         line = record if isinstance(record, str) else record.decode("ascii", errors="replace")
         form, _, rest = line.partition(" ")
         if form != _FORM:
@@ -202,8 +202,10 @@ def _by_names(records: Sequence[bytes | str], viewer_id: str) -> Iterator[tuple[
             read = json.loads(text)
         except ValueError:
             read = None
-        if not isinstance(read, list) or any(len(row) != 2 + len(read) or min(row) < 0 for row in rows):
-            raise _unreadable(f"{_FORM} {' '.join(map(str, rows[0]))} {text}", viewer_id)
+        size = 2 + len(read) if isinstance(read, list) and all(isinstance(name, str) for name in read) else -1
+        for row in rows:
+            if len(row) != size or min(row) < 0:
+                raise _unreadable(f"{_FORM} {' '.join(map(str, row))} {text}", viewer_id)
         yield read, rows
 
 

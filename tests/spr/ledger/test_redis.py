@@ -119,6 +119,7 @@ def test_record_goes_on_when_the_server_has_lost_its_scripts(ledger: RedisLedger
         b"1 2.5 3 []",
         b"1 2 three []",
         b"0 2 3 []",
+        b"1 2 3 4 [5]",
         b'1 2 3 4 ["a\xff"]]',
     ],
 )
@@ -131,6 +132,17 @@ def test_a_record_that_cannot_be_read_is_named_until_it_is_forgotten(
         ledger.delivered("v1", MONDAY)
     ledger.forget("v1")
     assert ledger.delivered("v1", MONDAY) == Delivered({}, 0)
+
+
+def test_a_record_that_a_decoding_client_cannot_read_is_a_ledger_error(
+    redis_url: str, redis_client: redis.Redis
+) -> None:
+    redis_client.hset(RECORDS, "r1", b"\xff")
+    with (
+        redis.Redis.from_url(redis_url, decode_responses=True) as client,
+        pytest.raises(LedgerError, match="can't decode byte 0xff"),
+    ):
+        RedisLedger(client).delivered("v1", MONDAY)
 
 
 def test_a_record_of_a_later_library_is_said_to_be_one(ledger: RedisLedger, redis_client: redis.Redis) -> None:
