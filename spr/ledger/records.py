@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _FORM = b"spd1"  # the last byte is the version of the form
 _HEAD = struct.Struct("<4sIII")  # form, check sum of all after it, number of records, bytes of names
 _SUMMED_FROM = 8
+_REMEDY = "forget the viewer to count anew"
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,9 +141,6 @@ class ViewerRecords:
         counts = np.frombuffer(value, "<u4", n * len(names), start + 12 * n)
         digest = np.frombuffer(value, "<u8", 2 * n, start + 12 * n + 4 * n * len(names))
         return cls(at, total, names, counts.reshape(len(names), n), digest.reshape(n, 2))
-
-
-_REMEDY = "forget the viewer to count anew"
 
 
 def _digest(request_id: str) -> NDArray[np.uint64]:
