@@ -53,6 +53,10 @@ class BundleError(SPRError, ValueError):
     """A saved bundle is missing, altered, newer than this library, or does not reproduce its golden rows."""
 
 
+class LedgerError(SPRError, ValueError):
+    """A delivery ledger cannot be opened or reached, or what it holds cannot be read."""
+
+
 class MissingDependency(SPRError, ImportError):
     """A package of an optional extra is asked for and not installed."""
 
