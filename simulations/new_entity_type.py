@@ -14,8 +14,8 @@ from simulations.behaviour import ENTITY_TYPES
 from simulations.policies import PartlyShuffled, Production, Ranked
 from simulations.script import Results, Settings, run_script
 from simulations.world import World
-from spr.config import Guarantee
 from spr.errors import ConfigError, name_unknown
+from spr.page_settings import Guarantee
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

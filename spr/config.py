@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import tomllib
 from datetime import datetime, timedelta
 from importlib import resources
@@ -16,35 +15,19 @@ from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 import pydantic
-from pydantic import BeforeValidator, ConfigDict, Field, PlainSerializer
+from pydantic import BeforeValidator, Field, PlainSerializer
 
 from calibration import SlotExamination
 from calibration.families import Response
 from calibration.forms.loglinear import Transforms
 from calibration.response import Method
 from spr.errors import ConfigError, InfeasibleGuarantee, name_unknown
-from spr.reorder import LABEL_KINDS, ImportanceFactors, ImpressionGuarantee, check_guarantees
+from spr.page_settings import Exploration, Guarantee
+from spr.reorder import ImportanceFactors, ImpressionGuarantee, check_guarantees
+from spr.sections import Duration, Section
 from spr.tables import IMPRESSION_COLUMNS
 
 Aggregation = Literal["mean", "slot_weighted_mean", "max", "noisy_or", "log_sum_exp"]
-
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
-
-
-def _read_duration(value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smhd])\s*", value)
-    if match is None:
-        raise ValueError(f"{value!r} is not a duration: write a number and s, m, h or d, e.g. '3d'")
-    return timedelta(**{_UNITS[match[2]]: float(match[1])})
-
-
-Duration = Annotated[
-    timedelta,
-    BeforeValidator(_read_duration),
-    PlainSerializer(lambda span: f"{span.total_seconds():g}s", return_type=str),
-]
 
 
 def _read_importance(content: object) -> object:
@@ -75,11 +58,7 @@ Importance = Annotated[
 ]
 
 
-class _Section(pydantic.BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class Labels(_Section):
+class Labels(Section):
     """When a label is mature: ``at`` + both windows <= ``snapshot``.
 
     Without a snapshot labels stay as they were logged, and the windows are not used.
@@ -90,7 +69,7 @@ class Labels(_Section):
     snapshot: datetime | None = None
 
 
-class EntityType(_Section):
+class EntityType(Section):
     """One entity type: what acting on it forms, how many slots are ranked on, and how they are summed up.
 
     ``response`` says what its ranker is labelled with. ``aggregation`` is ``"noisy_or"`` unless given, and where
@@ -125,7 +104,7 @@ class EntityType(_Section):
         return self
 
 
-class Calibration(_Section):
+class Calibration(Section):
     """How raw scores become expected responses; ``unknown_version`` is what ``rank`` does without a curve.
 
     ``position_examination`` is estimated from the random policy. ``slot_examination``, by slot as displayed and
@@ -164,7 +143,7 @@ class Calibration(_Section):
         return column
 
 
-class Features(_Section):
+class Features(Section):
     """What the second pass may see beside expected responses and types.
 
     ``viewer_in_trees`` says whether the trees see columns that are constant within a viewer. They help where such
@@ -177,7 +156,7 @@ class Features(_Section):
     max_levels: int = Field(50, ge=2)
 
 
-class TreeSettings(_Section):
+class TreeSettings(Section):
     """The boosting budget of the fixed effect; one thread gives the same trees on every machine."""
 
     n_rounds: int = Field(300, ge=1)
@@ -188,7 +167,7 @@ class TreeSettings(_Section):
     n_threads: int = Field(1, ge=1)
 
 
-class RandomEffectSettings(_Section):
+class RandomEffectSettings(Section):
     """One random effect: its key column and the features that get a coefficient per key."""
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
@@ -196,45 +175,7 @@ class RandomEffectSettings(_Section):
     features: tuple[str, ...] = ("entity_type", "edge_type")
 
 
-class Exploration(_Section):
-    """The random policy: this share of requests (by a salted hash of the request id) is completely shuffled."""
-
-    random_share: float = Field(0.05, ge=0, le=1)
-    salt: str = "spr-random-policy"
-
-
-class Guarantee(_Section):
-    """A floor on placements of one edge type, entity type or cohort kind."""
-
-    name: str = Field(min_length=1)
-    edge_type: str | None = None
-    entity_type: str | None = None
-    cohort_kind: str | None = None
-    minimum: int | None = Field(None, ge=1)
-    share: float | None = Field(None, gt=0, le=1)
-    within_top: int = Field(10, ge=1)
-    slack: float = Field(1.0, ge=1)
-
-    def to_guarantee(self) -> ImpressionGuarantee:
-        """Return the guarantee that the page keeps."""
-        labels = {kind: label for kind in LABEL_KINDS if (label := getattr(self, kind)) is not None}
-        if len(labels) != 1:
-            raise ConfigError(
-                f"guarantee {self.name!r} names {len(labels)} labels; name exactly one of {', '.join(LABEL_KINDS)}"
-            )
-        ((kind, label),) = labels.items()
-        return ImpressionGuarantee(
-            name=self.name,
-            label_kind=kind,
-            label=label,
-            minimum=self.minimum,
-            share=self.share,
-            within_top=self.within_top,
-            slack=self.slack,
-        )
-
-
-class Config(_Section):
+class Config(Section):
     r"""Everything a fit needs to know beside its tables.
 
     Parameters
@@ -414,6 +355,19 @@ class Config(_Section):
         """The largest ``top_k`` of the entity types: how many slots the response features have."""
         return max(kind.top_k for kind in self.entity_types.values())
 
+    def impression_guarantees(self, factors: ImportanceFactors) -> tuple[ImpressionGuarantee, ...]:
+        """Return what pages keep, with shares that follow these importance factors where a ratio says so.
+
+        Raises
+        ------
+        InfeasibleGuarantee
+            When no page could keep them together.
+        """
+        factor = {edge_type: factors.factor.get(edge_type, 1.0) for edge_type in self.edge_types}
+        kept = tuple(g for guarantee in self.guarantees for g in guarantee.to_guarantees(factor))
+        check_guarantees(kept, {name: kind.edge_type for name, kind in self.entity_types.items()})
+        return kept
+
     def _check_names(self, source: str) -> None:
         for edge_type in self.importance.factor:
             if edge_type not in self.edge_types:
@@ -421,15 +375,11 @@ class Config(_Section):
         for guarantee in self.guarantees:
             if guarantee.name == "total":
                 raise ConfigError(f"{source}: a guarantee cannot be called 'total': delivered_total counts all")
-            for what, label, known in (
-                ("edge type", guarantee.edge_type, self.edge_types),
-                ("entity type", guarantee.entity_type, tuple(self.entity_types)),
-            ):
-                if label is not None and label not in known:
-                    raise ConfigError(name_unknown(what, label, known, f"{source}, guarantee {guarantee.name!r}"))
+            guarantee.check_labels(self.edge_types, tuple(self.entity_types), source)
         try:
-            check_guarantees([guarantee.to_guarantee() for guarantee in self.guarantees])
-        except InfeasibleGuarantee as error:
+            self.impression_guarantees(self.importance)
+            self.exploration.to_exploration()
+        except (ConfigError, InfeasibleGuarantee) as error:
             raise ConfigError(f"{source}: {error}") from error
         names = [effect.name for effect in self.random_effects]
         taken = sorted({name for name in names if names.count(name) > 1 or name in {"fixed", "unseen"}})
@@ -469,7 +419,7 @@ def _explain(error: pydantic.ValidationError) -> str:
 
 
 def _known_keys(section: list[str]) -> list[str]:
-    sections: dict[str, type[_Section]] = {
+    sections: dict[str, type[Section]] = {
         "labels": Labels,
         "entity_types": EntityType,
         "calibration": Calibration,

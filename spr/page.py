@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import cached_property
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from spr.errors import InvalidRequest
+from spr.ledger import Delivered
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -17,6 +21,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from spr.batch import CohortBatch
+    from spr.reorder import ImpressionGuarantee, LabelKind
+    from spr.reorder.reordering import OptimalFor, PropensityKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +46,9 @@ class CohortValues:
         Whether the cohort has an entity with a raw score; the others are left off the page.
     seen : bool[C]
         Whether the viewer has coefficients in a random effect keyed by viewer.
+    spread : sequence of float64[C, d]
+        By random effect keyed by viewer: each feature times the posterior standard deviation of its coefficient, for
+        Thompson sampling. Empty where pages are not explored so.
     fallbacks : mapping of int to list of str
         By request index, what the configuration's fallbacks stood in for.
     """
@@ -54,7 +63,12 @@ class CohortValues:
     edge_type: NDArray[np.object_]
     scorable: NDArray[np.bool_]
     seen: NDArray[np.bool_]
+    spread: Sequence[NDArray[np.float64]]
     fallbacks: Mapping[int, Sequence[str]]
+
+    def labels(self, kind: LabelKind) -> NDArray[np.object_]:
+        """Return the label of each cohort, object[C]."""
+        return self.edge_type if kind == "edge_type" else np.asarray(getattr(self.batch, kind))
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +76,9 @@ class Placement:
     """One cohort at one position.
 
     ``entity_id``, ``raw_score``, ``expected_response`` and ``ranker_version`` are of the scorable entities, in slot
-    order. ``reason`` is ``"value"``, ``"guarantee:<name>"`` (it stands higher than its value alone would put it) or
-    ``"random"``. ``propensity`` is the probability of this cohort at this position under the page's policy; None on
-    a deterministic page.
+    order. ``reason`` is ``"value"``, ``"guarantee:<name>"`` (it stands higher than its value alone would put it),
+    ``"exploration"`` (it stands where it would not without) or ``"random"``. ``propensity`` is the probability of this
+    cohort at this position under the page's policy, as of ``propensity_kind``; None on a deterministic page.
     """
 
     position: int
@@ -103,16 +117,28 @@ class Page:
         Per position.
     propensity : float64[n] or None
         Per position; None on a deterministic page.
-    propensity_kind : str
-        ``"exact"`` or ``"none"``.
-    shortfall : mapping of str to int
-        Placements that each guarantee is short of; guarantees that are met are not named.
+    propensity_kind : {"exact", "sequential", "monte_carlo", "none"}
+        ``exact``: the probability of the cohort at its position. ``sequential``: given the cohorts above it; the
+        product over the positions is the probability of the page. ``monte_carlo``: estimated from
+        ``propensity_draws`` draws. ``none``: a deterministic page.
     omitted : mapping of str to str
         Cohorts of the request that are not on the page, and why.
     fallbacks : tuple of str
-        What the configuration's fallbacks stood in for, a viewer without random effect, counters passed over.
+        What the configuration's fallbacks stood in for, a viewer without random effect, counters passed over, factors
+        that are older than they should be.
     versions : mapping of str to str
         Of the bundle and of each of its parts.
+    shortfall : mapping of str to int
+        Placements that each guarantee is short of; guarantees that are met are not named.
+    propensity_draws : int
+        Of ``monte_carlo``, else 0.
+    outcomes : tuple of (float, int64[n])
+        Where fractional minima are drawn and nothing else: every page that a draw could lead to, as the probability and
+        the cohorts of the batch, top first. Else empty.
+    optimal_for : {"every discount", "the discount", "no discount"} or None
+        As of :class:`spr.reorder.Reordering`; None on a random or explored page.
+    guarantees : tuple of ImpressionGuarantee
+        That were in force; none on a random page.
     """
 
     values: CohortValues
@@ -121,11 +147,15 @@ class Page:
     order: NDArray[np.int64]
     reason: tuple[str, ...]
     propensity: NDArray[np.float64] | None
-    propensity_kind: str
-    shortfall: Mapping[str, int]
+    propensity_kind: PropensityKind
     omitted: Mapping[str, str]
     fallbacks: tuple[str, ...]
     versions: Mapping[str, str]
+    shortfall: Mapping[str, int] = field(default_factory=dict)
+    propensity_draws: int = 0
+    outcomes: tuple[tuple[float, NDArray[np.int64]], ...] = ()
+    optimal_for: OptimalFor | None = None
+    guarantees: tuple[ImpressionGuarantee, ...] = ()
 
     def __repr__(self) -> str:
         return f"<Page {self.request_id} of {self.viewer_id}, policy {self.policy}: {', '.join(self.cohort_id)}>"
@@ -144,6 +174,39 @@ class Page:
     def cohort_id(self) -> tuple[str, ...]:
         """The cohorts' ids, top first."""
         return tuple(self.values.batch.cohort_id[self.order])
+
+    @property
+    def at(self) -> datetime:
+        """When it was ranked, UTC."""
+        moment: datetime = self.values.batch.at[self.request].item()
+        return moment.replace(tzinfo=UTC)
+
+    def count_delivered(self, seen: int | None = None) -> Delivered:
+        """Count what this page adds to its viewer's counters.
+
+        Parameters
+        ----------
+        seen : int, optional
+            Positions that the viewer reached; the rest was not delivered. Default: all.
+
+        Returns
+        -------
+        Delivered
+            By guarantee of a share, and in all: cohorts above ``within_top``. Nothing for a random page, on which
+            guarantees are off: later pages do not make up for it.
+
+        Raises
+        ------
+        InvalidRequest
+            When ``seen`` is negative.
+        """
+        if seen is not None and seen < 0:
+            raise InvalidRequest(f"request {self.request_id!r}: seen is {seen}; allowed: 0 or more positions")
+        shares = [guarantee for guarantee in self.guarantees if guarantee.share is not None]
+        within_top = shares[0].within_top if shares else 0
+        top = self.order[: within_top if seen is None else min(within_top, seen)]
+        counts = {g.name: int((self.values.labels(g.label_kind)[top] == g.label).sum()) for g in shares}
+        return Delivered({name: count for name, count in counts.items() if count}, len(top))
 
     @cached_property
     def placements(self) -> tuple[Placement, ...]:
@@ -191,9 +254,10 @@ def pages_table(pages: Sequence[Page]) -> pd.DataFrame:
     DataFrame
         request_id, at, viewer_id, policy, position, cohort_id, cohort_kind, entity_type, edge_type,
         ``margin_<coordinate>``, margin, probability, importance, value, reason, propensity (null on a deterministic
-        page), propensity_kind, shortfall (JSON by guarantee, null where all are met), fallbacks (sentences joined by
-        ``"; "``, null where none), ``version_<part>``, and the lists entity_id, raw_score, expected_response,
-        ranker_version.
+        page), propensity_kind, propensity_draws, outcome_probability and outcome_position (lists over the page's
+        outcomes: how likely each is, and where it has this cohort; null where there are none), optimal_for, shortfall
+        (JSON by guarantee, null where all are met), fallbacks (sentences joined by ``"; "``, null where none),
+        ``version_<part>``, and the lists entity_id, raw_score, expected_response, ranker_version.
     """
     import pandas as pd
 
@@ -235,6 +299,10 @@ def _columns(pages: list[Page]) -> dict[str, Any]:
         "reason": [reason for page in pages for reason in page.reason],
         "propensity": np.concatenate(propensity),
         "propensity_kind": spread([page.propensity_kind for page in pages]),
+        "propensity_draws": np.repeat([page.propensity_draws for page in pages], n_placements),
+        "outcome_probability": spread([[p for p, _ in page.outcomes] or None for page in pages]),
+        "outcome_position": [positions for page in pages for positions in _outcome_positions(page)],
+        "optimal_for": spread([page.optimal_for for page in pages]),
         "shortfall": spread([json.dumps(dict(page.shortfall)) if page.shortfall else None for page in pages]),
         "fallbacks": spread(["; ".join(page.fallbacks) or None for page in pages]),
         **{f"version_{part}": version for part, version in pages[0].versions.items()},
@@ -243,6 +311,13 @@ def _columns(pages: list[Page]) -> dict[str, Any]:
         "expected_response": [values.expected_response[found].tolist() for found in entities],
         "ranker_version": [versions[batch.ranker[found]].tolist() for found in entities],
     }
+
+
+def _outcome_positions(page: Page) -> list[list[int] | None]:
+    if not page.outcomes:
+        return [None] * len(page.order)
+    places = [np.argsort(order)[np.searchsorted(np.sort(order), page.order)] for _, order in page.outcomes]
+    return [list(positions) for positions in zip(*(place.tolist() for place in places), strict=True)]
 
 
 def _scorable_entities(batch: CohortBatch, cohort: int) -> NDArray[np.int64]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy.special import expit, ndtri
 
 from spr.errors import InvalidRequest, name_unknown
 from spr.glmix.row_kernels import entity_margins
+from spr.reorder.random_policy import uniforms
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from spr.batch import CohortBatch
     from spr.features import CohortFeatures
     from spr.glmix import Coefficients
+    from spr.page import CohortValues
 
     GivenCoefficients = Mapping[str, NDArray[np.float32] | None]
 
@@ -72,6 +75,64 @@ def personal_margins(
         if effect.key == "viewer_id":
             seen |= found >= 0
     return margins, seen
+
+
+def personal_spread(
+    batch: CohortBatch, matrix: NDArray[np.float32], features: CohortFeatures, effects: Sequence[Coefficients]
+) -> list[NDArray[np.float64]]:
+    """Return how far each coefficient of a viewer's random effects may carry the margin.
+
+    Parameters
+    ----------
+    batch, matrix, features, effects
+        As of :func:`personal_margins`; effects with variances.
+
+    Returns
+    -------
+    list of float64[C, d]
+        By effect keyed by viewer: each feature times the posterior standard deviation of its coefficient. A viewer that
+        was not in training has the population's second moment, the mean of ``variance + coefficient ** 2``, which
+        estimates the prior variance.
+    """
+    spread = []
+    for effect in effects:
+        if effect.key == "viewer_id" and effect.variance is not None and len(effect.keys):
+            rows = np.nan_to_num(matrix[:, features.places(effect.features)].astype(np.float64))
+            if effect.intercept:
+                rows = np.hstack([rows, np.ones((len(rows), 1))])
+            found = effect.positions(features.keys(batch, effect.key))
+            prior = (effect.variance + effect.matrix.astype(np.float64) ** 2).mean(axis=0)
+            spread.append(rows * np.sqrt(np.where((found >= 0)[:, None], effect.variance[found], prior)))
+    return spread
+
+
+def sample_values(
+    values: CohortValues, cohorts: NDArray[np.int64], draws: int, request_id: str, salt: str
+) -> NDArray[np.float64]:
+    """Return the values of a request's cohorts under draws of the viewer's coefficients from their posterior.
+
+    Parameters
+    ----------
+    values : CohortValues
+        With ``spread``: the posterior of each coefficient is taken as normal, and apart from the others'.
+    cohorts : int64[n]
+        Of one request.
+    draws : int
+    request_id, salt : str
+        Seed the draws.
+
+    Returns
+    -------
+    float64[draws, n]
+        Probability times importance at each draw's margin.
+    """
+    width = [spread.shape[1] for spread in values.spread]
+    uniform = uniforms(draws * sum(width), request_id, salt, b"coefficients").reshape(draws, sum(width))
+    normal = ndtri(np.maximum(uniform, 2.0**-54))  # a draw of exactly 0 is no number of deviations
+    shift = np.zeros((draws, len(cohorts)))
+    for spread, drawn in zip(values.spread, np.split(normal, np.cumsum(width)[:-1], axis=1), strict=True):
+        shift += drawn @ spread[cohorts].T
+    return np.asarray(expit(values.margin[cohorts] + shift) * values.importance[cohorts])
 
 
 def _read_given(own: NDArray[np.float32], effect: Coefficients, request_id: str) -> NDArray[np.float32]:

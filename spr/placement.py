@@ -1,35 +1,76 @@
-"""From the values of a request's cohorts to its page: guarantees, or the random policy's shuffle."""
+"""From the values of a request's cohorts to its page: guarantees and exploration, or the random policy's shuffle."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from datetime import UTC
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from spr.errors import InvalidRequest
 from spr.page import Page
-from spr.reorder import SHUFFLE_PROPENSITY_KIND, arrange, is_random, shuffle_propensity, shuffled
+from spr.personalisation import sample_values
+from spr.reorder import (
+    SHUFFLE_PROPENSITY_KIND,
+    PageBounds,
+    explore,
+    is_random,
+    reordering,
+    shuffle_propensity,
+    shuffled,
+)
+from spr.reorder.random_policy import first_uniform
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from datetime import datetime
 
     from numpy.typing import NDArray
 
-    from spr.config import Exploration
     from spr.page import CohortValues
-    from spr.reorder import ImpressionGuarantee, LabelKind
+    from spr.reorder import ImpressionGuarantee, PageExploration, Reordering
 
 POLICY = "spr"
+
+
+@dataclass(frozen=True, slots=True)
+class PageRules:
+    """What the pages of a ranker keep.
+
+    Parameters
+    ----------
+    guarantees : tuple of ImpressionGuarantee
+        Kept as far as supply allows; off on a random page.
+    random_share, salt : float, str
+        Of the random policy; the salt also seeds exploration and the rounding of fractional minima.
+    exploration : PageExploration, optional
+        Of the pages that are not random.
+    outdated : mapping of str to datetime
+        Sentences that pages carry from a moment on: factors that shares follow are older than their refresh.
+    """
+
+    guarantees: tuple[ImpressionGuarantee, ...]
+    random_share: float
+    salt: str
+    exploration: PageExploration | None
+    outdated: Mapping[str, datetime]
+
+    def in_force(self, at: datetime) -> tuple[ImpressionGuarantee, ...]:
+        """Return the guarantees that hold at a moment."""
+        if all(guarantee.starts is None and guarantee.ends is None for guarantee in self.guarantees):
+            return self.guarantees
+        return tuple(guarantee for guarantee in self.guarantees if guarantee.in_force(at))
 
 
 def place(
     values: CohortValues,
     request: int,
     *,
-    guarantees: Sequence[ImpressionGuarantee],
-    exploration: Exploration,
+    rules: PageRules,
     delivered: Mapping[str, int],
     delivered_total: int,
+    missing: Sequence[str],
     versions: Mapping[str, str],
 ) -> Page:
     """Put the cohorts of one request of a valued batch on a page.
@@ -40,11 +81,9 @@ def place(
         Of :meth:`spr.SecondPassRanker.value_cohorts`.
     request : int
         Index of the request in the batch.
-    guarantees : sequence of ImpressionGuarantee
-        Kept as far as supply allows; off on a random page.
-    exploration : Exploration
-        The random policy's share and salt.
-    delivered, delivered_total
+    rules : PageRules
+        Of the ranker.
+    delivered, delivered_total, missing
         As in :class:`spr.RankingRequest`. A counter of no configured guarantee is passed over, and the page says so:
         a service that still sends a retired one must not lose its pages.
     versions : mapping of str to str
@@ -68,32 +107,68 @@ def place(
     scorable = values.scorable[cohorts]
     placed = cohorts[scorable]
     omitted = {str(batch.cohort_id[c]): "no scorable entity" for c in cohorts[~scorable]}
-    fallbacks = list(values.fallbacks.get(request, ()))
+    fallbacks = [*values.fallbacks.get(request, ()), *missing]
     if values.margins.keys() > {"fixed", "unseen"} and not values.seen[cohorts].any():
         fallbacks.append("viewer without random effect: fitted correction")
-    if is_random(request_id, exploration.random_share, exploration.salt):
-        order = placed[shuffled(len(placed), request_id, exploration.salt)]
-        reason, shortfall = ("random",) * len(order), {}
-        policy, propensity, kind = "random", shuffle_propensity(len(order)), SHUFFLE_PROPENSITY_KIND
-    else:
-        retired = delivered.keys() - {guarantee.name for guarantee in guarantees}
-        fallbacks += [f"delivered {name!r}: no such guarantee, passed over" for name in sorted(retired)]
-        kinds = dict.fromkeys(guarantee.label_kind for guarantee in guarantees)
-        labels = {label_kind: _label(values, label_kind)[placed] for label_kind in kinds}
-        kept = arrange(values.value[placed], labels, guarantees, delivered=delivered, delivered_total=delivered_total)
-        order, by_cohort = placed[kept.order], kept.reason
-        reason, shortfall = tuple(by_cohort[c] for c in kept.order), kept.shortfall
-        policy, propensity, kind = POLICY, None, "none"
+    if is_random(request_id, rules.random_share, rules.salt):
+        return Page(
+            values,
+            request,
+            policy="random",
+            order=placed[shuffled(len(placed), request_id, rules.salt)],
+            reason=("random",) * len(placed),
+            propensity=shuffle_propensity(len(placed)),
+            propensity_kind=SHUFFLE_PROPENSITY_KIND,
+            omitted=omitted,
+            fallbacks=tuple(fallbacks),
+            versions=versions,
+        )
+    at = batch.at[request].item().replace(tzinfo=UTC)
+    guarantees = rules.in_force(at)
+    retired = delivered.keys() - {guarantee.name for guarantee in rules.guarantees}
+    fallbacks += [f"delivered {name!r}: no such guarantee, passed over" for name in sorted(retired)]
+    fallbacks += [sentence for sentence, since in rules.outdated.items() if at >= since]
+    made = _arrange(values, request_id, placed, guarantees, rules, delivered, delivered_total)
     return Page(
-        values, request, policy, order, reason, propensity, kind, shortfall, omitted, tuple(fallbacks), versions
+        values,
+        request,
+        policy=POLICY,
+        order=placed[made.order],
+        reason=tuple(map(made.reason.__getitem__, made.order)),
+        propensity=made.propensity,
+        propensity_kind=made.kind,
+        propensity_draws=made.draws,
+        outcomes=tuple((outcome.probability, placed[outcome.order]) for outcome in made.outcomes),
+        optimal_for=made.optimal_for,
+        shortfall=made.shortfall,
+        omitted=omitted,
+        fallbacks=tuple(fallbacks),
+        versions=versions,
+        guarantees=guarantees,
     )
+
+
+def _arrange(
+    values: CohortValues,
+    request_id: str,
+    placed: NDArray[np.int64],
+    guarantees: Sequence[ImpressionGuarantee],
+    rules: PageRules,
+    delivered: Mapping[str, int],
+    delivered_total: int,
+) -> Reordering:
+    labels = {kind: values.labels(kind)[placed] for kind in dict.fromkeys(g.label_kind for g in guarantees)}
+    value, exploration = values.value[placed], rules.exploration
+    bounds = PageBounds(len(placed), labels, guarantees, delivered, delivered_total)
+    if exploration is None:
+        return reordering(bounds.bound(value, first_uniform(request_id, rules.salt, b"rounding")))
+    sampled = None
+    if exploration.method == "thompson":
+        sampled = sample_values(values, placed, exploration.draws + 1, request_id, rules.salt)
+    return explore(bounds, value, exploration, request_id, rules.salt, sampled)
 
 
 def _check_counters(request_id: str, counters: Mapping[str, int]) -> None:
     for name, count in counters.items():
         if not (isinstance(count, (int, float, np.number)) and 0 <= count < np.inf):
             raise InvalidRequest(f"request {request_id!r}: {name} is {count!r}; a number >= 0 is needed")
-
-
-def _label(values: CohortValues, label_kind: LabelKind) -> NDArray[np.object_]:
-    return values.edge_type if label_kind == "edge_type" else np.asarray(getattr(values.batch, label_kind))

@@ -14,14 +14,15 @@ import numpy as np
 from spr import tables
 from spr.assembly import assemble
 from spr.batch import CohortBatch
-from spr.errors import InvalidModelInput, name_unknown
+from spr.errors import ConfigError, InvalidModelInput, LedgerError, name_unknown
 from spr.expected import expected_responses
 from spr.page import CohortValues, Page, pages_table
-from spr.personalisation import personal_margins
-from spr.placement import place
+from spr.page_settings import outdated_shares
+from spr.personalisation import personal_margins, personal_spread
+from spr.placement import PageRules, place
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     import pandas as pd
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from spr.features import CohortFeatures
     from spr.glmix import Coefficients
     from spr.history import Choice
+    from spr.ledger import DeliveryLedger
     from spr.personalisation import GivenCoefficients
     from spr.reorder import ImportanceFactors, ImpressionGuarantee
     from spr.tables import Table
@@ -81,6 +83,16 @@ class SecondPassRanker:
     factors: ImportanceFactors
     history: tuple[Choice, ...] = ()
 
+    def __post_init__(self) -> None:
+        # Rules that cannot be kept are refused here, where a person looks, and not while a page is served.
+        unsure = [effect.name for effect in self.effects if effect.key == "viewer_id" and effect.variance is None]
+        if self._samples and (unsure or not self.effects):
+            found = f"random effect {unsure[0]!r} has none" if unsure else "there is no random effect"
+            raise ConfigError(
+                f"exploration: thompson needs the variances of the viewers' coefficients, and {found}; "
+                f"fit with this configuration"
+            )
+
     def __repr__(self) -> str:
         effects = ", ".join(f"{effect.name}: {len(effect.keys):,} keys" for effect in self.effects) or "none"
         return (
@@ -110,7 +122,7 @@ class SecondPassRanker:
         """
         batch = CohortBatch.of_request(request, self.config.entity_types)
         values = self.value_cohorts(batch, given=request.coefficients)
-        return self._place(values, 0, request.delivered, request.delivered_total)
+        return self._place(values, 0, request.delivered, request.delivered_total, request.missing)
 
     def value_cohorts(
         self, batch: CohortBatch, *, position: NDArray[np.int64] | int = 0, given: GivenCoefficients | None = None
@@ -146,6 +158,7 @@ class SecondPassRanker:
         margins = {"fixed": fixed, **personal, "unseen": unseen}
         margin = sum(margins.values(), np.zeros(batch.n_cohorts))
         probability = 0.5 * (1.0 + np.tanh(0.5 * margin))
+        spread = personal_spread(batch, matrix, self.features, self.effects) if self._samples else ()
         edge_type = self.features.edge_type_of(batch)
         importance = self.factors.at(edge_type)
         value = probability * importance
@@ -160,6 +173,7 @@ class SecondPassRanker:
             edge_type,
             batch.scorable(),
             seen,
+            spread,
             fallbacks,
         )
 
@@ -168,14 +182,21 @@ class SecondPassRanker:
         intercept, slope = self.unseen_correction
         return intercept + slope * fixed
 
-    def _place(self, values: CohortValues, request: int, delivered: Mapping[str, int], delivered_total: int) -> Page:
+    def _place(
+        self,
+        values: CohortValues,
+        request: int,
+        delivered: Mapping[str, int],
+        delivered_total: int,
+        missing: Sequence[str] = (),
+    ) -> Page:
         return place(
             values,
             request,
-            guarantees=self.guarantees,
-            exploration=self.config.exploration,
+            rules=self.rules,
             delivered=delivered,
             delivered_total=delivered_total,
+            missing=missing,
             versions=self.versions,
         )
 
@@ -238,7 +259,12 @@ class SecondPassRanker:
             delivered_total = delivered.pop("total", 0)
             yield self._place(values, r, delivered, delivered_total)
 
-    def resolve(self, request: RankingRequest, stores: Mapping[str, CoefficientSource] | None = None) -> RankingRequest:
+    def resolve(
+        self,
+        request: RankingRequest,
+        stores: Mapping[str, CoefficientSource] | None = None,
+        ledger: DeliveryLedger | None = None,
+    ) -> RankingRequest:
         """Do the I/O of a request before :meth:`rank`, so that the resolved request replays to the same page.
 
         Parameters
@@ -247,18 +273,30 @@ class SecondPassRanker:
             As the service sent it.
         stores : mapping of str to CoefficientSource, optional
             By effect; an effect without a store is looked up in the bundle.
+        ledger : DeliveryLedger, optional
+            Where the viewer's counters are. Where it cannot be read the request keeps its own counters, and the page
+            says so.
 
         Returns
         -------
         RankingRequest
-            With the coefficients of each effect keyed by viewer: float32[d], or None for a key that has none.
+            With the coefficients of each effect keyed by viewer: float32[d], or None for a key that has none; with the
+            counters of the ledger.
         """
         found: dict[str, NDArray[np.float32] | None] = dict(request.coefficients)
         for effect in self.effects:
             if effect.key == "viewer_id" and effect.name not in found:
                 source: CoefficientSource = (stores or {}).get(effect.name, effect)
                 found[effect.name] = source.lookup(request.viewer.viewer_id)
-        return dataclasses.replace(request, coefficients=found)
+        resolved = dataclasses.replace(request, coefficients=found)
+        if ledger is None or not any(guarantee.share is not None for guarantee in self.guarantees):
+            return resolved
+        try:
+            had = ledger.delivered(request.viewer.viewer_id, request.at)
+        except LedgerError as error:
+            return dataclasses.replace(resolved, missing=(*request.missing, f"counters not read: {error}"))
+        counts = {g.name: had.counts.get(g.name, 0) for g in self.guarantees if g.share is not None}
+        return dataclasses.replace(resolved, delivered=counts, delivered_total=had.total)
 
     def with_calibrators(self, calibrators: CalibratorSet) -> SecondPassRanker:
         """Return a ranker with other calibrators; everything else is the same object.
@@ -277,6 +315,11 @@ class SecondPassRanker:
         ----------
         factors : ImportanceFactors
             An edge type that it does not name has factor 1.
+
+        Raises
+        ------
+        InfeasibleGuarantee
+            When shares follow the factors, and no page could keep them under these.
         """
         return dataclasses.replace(self, factors=factors)
 
@@ -310,10 +353,26 @@ class SecondPassRanker:
 
         save(self, path)
 
-    @cached_property
+    @property
     def guarantees(self) -> tuple[ImpressionGuarantee, ...]:
-        """The impression guarantees of the configuration."""
-        return tuple(guarantee.to_guarantee() for guarantee in self.config.guarantees)
+        """The impression guarantees of the configuration, under the ranker's factors."""
+        return self.rules.guarantees
+
+    @cached_property
+    def rules(self) -> PageRules:
+        """What its pages keep."""
+        exploration = self.config.exploration
+        return PageRules(
+            guarantees=self.config.impression_guarantees(self.factors),
+            random_share=exploration.random_share,
+            salt=exploration.salt,
+            exploration=exploration.to_exploration(),
+            outdated=outdated_shares(self.config.guarantees, self.factors),
+        )
+
+    @property
+    def _samples(self) -> bool:
+        return self.rules.exploration is not None and self.rules.exploration.method == "thompson"
 
     @cached_property
     def versions(self) -> Mapping[str, str]:

@@ -101,7 +101,7 @@ def fit(
     model, seen_by_trees = choose_trees(examples, later, features, specs, config, progress)
     shrunk, rows_of_effects, learnt_from = choose_effects(examples, later, model, features, specs, progress)
     trees = fit_trees(examples, model, features, progress)
-    effects = fit_effects(examples, trees, shrunk, rows_of_effects)
+    effects = fit_effects(examples, trees, shrunk, rows_of_effects, config)
     return SecondPassRanker(
         config=config,
         calibrators=calibrators,
@@ -205,13 +205,21 @@ def fit_trees(examples: Examples, model: GLMixClassifier, features: CohortFeatur
 
 
 def fit_effects(
-    examples: Examples, trees: CohortTrees, shrunk: Sequence[RandomEffect], rows: NDArray[np.bool_]
+    examples: Examples,
+    trees: CohortTrees,
+    shrunk: Sequence[RandomEffect],
+    rows: NDArray[np.bool_],
+    config: Config,
 ) -> tuple[Coefficients, ...]:
-    """Fit the random effects, with the shrinkage that was chosen, at the trees' margin."""
+    """Fit the random effects, with the shrinkage that was chosen, at the trees' margin.
+
+    Their variances are kept where exploration draws coefficients from their posterior.
+    """
     if not shrunk:
         return ()
     offset = trees.margin(examples.frame[list(trees.matrix_columns)].to_numpy()[rows])
-    model = GLMixClassifier(fixed=None, random_effects=list(shrunk))
+    samples = config.exploration.method == "thompson"
+    model = GLMixClassifier(fixed=None, random_effects=list(shrunk), variance="diagonal" if samples else None)
     model.fit(examples.frame[rows], examples.label[rows], offset=offset)
     return tuple(model.random_effects_[effect.name] for effect in shrunk)
 

@@ -95,10 +95,12 @@ class RankingRequest:
     delivered : mapping of str to int, optional
         Impressions that each guarantee (by name) has had with this viewer, by the service's own counters.
     delivered_total : int, default 0
-        All impressions that this viewer has had: cohorts placed above ``within_top``.
+        All impressions that this viewer has had: cohorts placed above the ``within_top`` of the shares.
     coefficients : mapping of str to float32[d] or None, optional
         The random-effect coefficients of this request, by effect; None for a key that has none.
         :meth:`spr.SecondPassRanker.resolve` fills it; an effect that is not named is looked up in the bundle.
+    missing : sequence of str, optional
+        Sentences about what :meth:`spr.SecondPassRanker.resolve` could not get; the page repeats them in ``fallbacks``.
     """
 
     request_id: str
@@ -109,3 +111,4 @@ class RankingRequest:
     delivered: Mapping[str, int] = field(default_factory=dict)
     delivered_total: int = 0
     coefficients: Mapping[str, np.ndarray | None] = field(default_factory=dict)
+    missing: Sequence[str] = ()

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 import pydantic
 
-from spr.config import Duration
 from spr.edge_drop.columns import numbers, refuse_where, require_columns
 from spr.errors import ConfigError, TableError
+from spr.sections import Duration
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

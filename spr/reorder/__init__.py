@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from spr.reorder.arrangement import Outcome, Reordering, arrange, reorder
+from spr.reorder.arrangement import arrange, reorder
 from spr.reorder.bounded import PageBounds
-from spr.reorder.exploration import Explored, PageExploration, explore
+from spr.reorder.exploration import PageExploration, explore
 from spr.reorder.feasibility import check_guarantees
 from spr.reorder.guarantees import LABEL_KINDS, ImpressionGuarantee, LabelKind
 from spr.reorder.importance import ImportanceFactors
 from spr.reorder.random_policy import SHUFFLE_PROPENSITY_KIND, is_random, shuffle_propensity, shuffled
+from spr.reorder.reordering import Outcome, Reordering, reordering
 
 __all__ = [
     "LABEL_KINDS",
     "SHUFFLE_PROPENSITY_KIND",
-    "Explored",
     "ImportanceFactors",
     "ImpressionGuarantee",
     "LabelKind",
@@ -26,6 +26,7 @@ __all__ = [
     "explore",
     "is_random",
     "reorder",
+    "reordering",
     "shuffle_propensity",
     "shuffled",
 ]

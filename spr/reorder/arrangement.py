@@ -2,78 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from spr.reorder.bounded import PageBounds
 from spr.reorder.feasibility import check_guarantees
 from spr.reorder.guarantees import ImpressionGuarantee, check_count
+from spr.reorder.reordering import Reordering, reordering
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from numpy.typing import ArrayLike, NDArray
+    from numpy.typing import ArrayLike
 
-    from spr.reorder.bounded import BoundedPages, Labels
+    from spr.reorder.bounded import Labels
     from spr.reorder.guarantees import LabelKind
-
-OptimalFor = Literal["every discount", "the discount", "no discount"]
-_OPTIMAL_FOR: tuple[OptimalFor, ...] = ("every discount", "the discount", "no discount")
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Outcome:
-    """A page that a draw of minima can lead to, and how likely it is.
-
-    Parameters
-    ----------
-    probability : float
-        Mass of the draws that lead to it.
-    order : int array, shape (n_cohorts,)
-        Indices of the cohorts, top first.
-    """
-
-    probability: float
-    order: NDArray[np.intp]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Reordering:
-    """A page order under guarantees.
-
-    Parameters
-    ----------
-    order : int array, shape (n_cohorts,)
-        Indices of the cohorts, top first.
-    shortfall : dict of str to int
-        By guarantee, placements missing at the prefix that misses most, or above a maximum where it is exceeded most. A
-        guarantee that is met is not in it.
-    lifted : dict of int to str
-        By cohort index, the guarantee that placed it higher than its value alone would.
-    optimal_for : {"every discount", "the discount", "no discount"}
-        Among the pages that keep what can be kept, this one has the greatest ``sum(discount[position] * value)`` for
-        every non-increasing discount; for the discount it was arranged for, where no page is best for all; or it keeps
-        the guarantees without being best (shares of nested labels that pull in two directions).
-    outcomes : tuple of Outcome
-        The different pages that a draw of fractional minima can lead to; empty where nothing is drawn.
-    """
-
-    order: NDArray[np.intp]
-    shortfall: dict[str, int]
-    lifted: dict[int, str]
-    optimal_for: OptimalFor = "every discount"
-    outcomes: tuple[Outcome, ...] = ()
-
-    @property
-    def reason(self) -> list[str]:
-        """Why each cohort stands where it does, by cohort index: ``"value"`` or ``"guarantee:<name>"``."""
-        reason = ["value"] * len(self.order)
-        for cohort, name in self.lifted.items():
-            reason[cohort] = f"guarantee:{name}"
-        return reason
 
 
 def reorder(
@@ -232,24 +177,3 @@ def arrange(
     values = np.asarray(value, dtype=np.float64)
     bounds = PageBounds(len(values), labels, guarantees, delivered or {}, delivered_total, discount)
     return reordering(bounds.bound(values, uniform))
-
-
-def reordering(pages: BoundedPages) -> Reordering:
-    """Return the page of greatest value of a request, and what else could have been drawn."""
-    page, guarantees = pages.pages[pages.drawn], pages.plan.guarantees
-    return Reordering(
-        order=page.by_value[page.order],
-        shortfall=page.named_shortfall(pages.plan),
-        lifted={int(page.by_value[rank]): guarantees[g].name for rank, g in page.lifted_ranks().items()},
-        optimal_for=_OPTIMAL_FOR[page.optimal_for],
-        outcomes=_merge(pages) if len(pages.pages) > 1 else (),
-    )
-
-
-def _merge(pages: BoundedPages) -> tuple[Outcome, ...]:
-    mass: dict[bytes, float] = {}
-    orders = [page.by_value[page.order] for page in pages.pages]
-    for order, probability in zip(orders, pages.probability.tolist(), strict=True):
-        mass[order.tobytes()] = mass.get(order.tobytes(), 0.0) + probability
-    different = {order.tobytes(): order for order in orders}
-    return tuple(Outcome(mass[key], order) for key, order in different.items())

@@ -35,10 +35,33 @@ def best_page(
     int array, shape (n,)
     """
     asking = minima.any(axis=1) | (maxima < np.arange(maxima.shape[1])).any(axis=1)
-    disjoint = (member[asking].sum(axis=0) <= 1).all()
-    if disjoint:
-        return _assign(value, member[asking], minima[asking], maxima[asking], discount)
-    return _solve(value, member[asking], minima[asking], maxima[asking], discount)
+    member, minima, maxima = member[asking], minima[asking], maxima[asking]
+    solve = _assign if (member.sum(axis=0) <= 1).all() else _solve
+    return _settle_ties(solve(value, member, minima, maxima, discount), value, member, minima, maxima, discount)
+
+
+def _settle_ties(
+    order: Integers, value: Floats, member: NDArray[np.bool_], minima: Integers, maxima: Integers, discount: Floats
+) -> Integers:
+    """Let the better rank stand first wherever that costs nothing and breaks no bound that is kept."""
+    order, last = order.copy(), minima.shape[1] - 1
+    tied = [(p, q) for p in range(len(order)) for q in range(p + 1, len(order)) if order[p] > order[q]]
+    while tied:
+        p, q = tied.pop(0)
+        above, below = order[p], order[q]
+        if above < below or (value[above] != value[below] and discount[p] != discount[q]):
+            continue
+        change = member[:, below].astype(np.int64) - member[:, above]
+        inside = slice(p + 1, min(q, last) + 1)
+        count = np.cumsum(member[:, order], axis=1)[:, p : min(q, last)]
+        for now, sign, bound in ((count, 1, minima[:, inside]), (-count, -1, -maxima[:, inside])):
+            after = now + sign * change[:, None]
+            if (after < np.minimum(now, bound)).any():
+                break
+        else:
+            order[p], order[q] = below, above
+            tied = [(i, j) for i in range(len(order)) for j in range(i + 1, len(order)) if order[i] > order[j]]
+    return order
 
 
 def _assign(value: Floats, member: NDArray[np.bool_], minima: Integers, maxima: Integers, discount: Floats) -> Integers:

@@ -13,18 +13,19 @@ import numpy as np
 
 from spr.errors import ConfigError, name_unknown
 from spr.reorder.random_policy import first_uniform, uniforms
+from spr.reorder.reordering import Reordering, reordering
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from spr.reorder.bounded import BoundedPage, BoundedPages, PageBounds
+    from spr.reorder.reordering import PropensityKind
 
     Integers = NDArray[np.int64]
     Floats = NDArray[np.float64]
 
 Method = Literal["shuffle_top", "adjacent_swaps", "epsilon", "plackett_luce", "thompson"]
 METHODS: tuple[Method, ...] = get_args(Method)
-PropensityKind = Literal["exact", "sequential", "monte_carlo", "none"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,39 +93,6 @@ class PageExploration:
         return 0.5 if self.method == "adjacent_swaps" else 0.1
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Explored:
-    """A page that exploration made.
-
-    Parameters
-    ----------
-    order : int array, shape (n_cohorts,)
-        Indices of the cohorts, top first.
-    propensity : float array, shape (n_cohorts,), or None
-        By position, of the cohort there; None where the page is deterministic.
-    kind : {"exact", "sequential", "monte_carlo", "none"}
-        ``exact``: the marginal probability of the cohort at its position. ``sequential``: its probability given the
-        cohorts above it; the product over the positions is the probability of the page. ``monte_carlo``: the marginal
-        probability, estimated.
-    draws : int
-        Of ``monte_carlo``, else 0.
-    shortfall : dict of str to int
-        As of :class:`spr.reorder.Reordering`.
-    lifted : dict of int to str
-        By cohort index, the guarantee that placed it there.
-    moved : set of int
-        Cohorts that do not stand where they would without exploration, and that no guarantee placed.
-    """
-
-    order: NDArray[np.intp]
-    propensity: Floats | None
-    kind: PropensityKind
-    draws: int
-    shortfall: dict[str, int]
-    lifted: dict[int, str]
-    moved: set[int]
-
-
 def explore(
     bounds: PageBounds,
     value: Floats,
@@ -132,7 +100,7 @@ def explore(
     request_id: str,
     salt: str,
     sampled: Floats | None = None,
-) -> Explored:
+) -> Reordering:
     """Make the page of a request under exploration and guarantees.
 
     Parameters
@@ -149,7 +117,7 @@ def explore(
 
     Returns
     -------
-    Explored
+    Reordering
 
     Notes
     -----
@@ -180,8 +148,8 @@ def explore(
             raise ConfigError("exploration: thompson needs values under draws + 1 draws of the coefficients")
         return _explore_sampled(bounds, value, sampled, request_id, salt)
     pages = bounds.bound(value, first_uniform(request_id, salt, b"rounding"))
-    if pages.pages[pages.drawn].crossing:
-        return _unexplored(pages)
+    if any(page.crossing for page in pages.pages):
+        return reordering(pages)
     n = len(value)
     if exploration.method == "adjacent_swaps":
         explored = _swap(pages, exploration, uniforms(n + 1, request_id, salt, b"exploration"))
@@ -192,7 +160,7 @@ def explore(
     return explored
 
 
-def _swap(pages: BoundedPages, exploration: PageExploration, uniform: Floats) -> Explored:
+def _swap(pages: BoundedPages, exploration: PageExploration, uniform: Floats) -> Reordering:
     page = pages.pages[pages.drawn]
     n, chance = len(page.order), exploration.disturbance
     depth = min(exploration.depth, n)
@@ -227,7 +195,7 @@ def _may_swap(page: BoundedPage, depth: int) -> NDArray[np.bool_]:
     return may
 
 
-def _draw(pages: BoundedPages, exploration: PageExploration, uniform: Floats) -> Explored:
+def _draw(pages: BoundedPages, exploration: PageExploration, uniform: Floats) -> Reordering:
     page, depth = pages.pages[pages.drawn], min(exploration.depth, len(uniform))
     order, lifted, _ = _fill(page, exploration, uniform)
     if exploration.method == "shuffle_top" and all(_is_free(other, depth) for other in pages.pages):
@@ -285,8 +253,8 @@ def _is_free(page: BoundedPage, depth: int) -> bool:
 
 
 def _estimate(
-    pages: BoundedPages, exploration: PageExploration, explored: Explored, request_id: str, salt: str
-) -> Explored:
+    pages: BoundedPages, exploration: PageExploration, explored: Reordering, request_id: str, salt: str
+) -> Reordering:
     n, draws = len(explored.order), exploration.draws
     uniform = uniforms(draws * (n + 1), request_id, salt, b"monte-carlo").reshape(draws, n + 1)
     drawn = np.searchsorted(pages.plan.draw_end, uniform[:, n], side="right") if len(pages.pages) > 1 else None
@@ -298,7 +266,7 @@ def _estimate(
     return replace(explored, propensity=(count + 1.0) / (draws + 1.0), kind="monte_carlo", draws=draws)
 
 
-def _explore_sampled(bounds: PageBounds, value: Floats, sampled: Floats, request_id: str, salt: str) -> Explored:
+def _explore_sampled(bounds: PageBounds, value: Floats, sampled: Floats, request_id: str, salt: str) -> Reordering:
     draws = len(sampled) - 1
     own = first_uniform(request_id, salt, b"rounding")
     uniform = np.concatenate([[own], uniforms(draws, request_id, salt, b"monte-carlo")])
@@ -313,33 +281,28 @@ def _explore_sampled(bounds: PageBounds, value: Floats, sampled: Floats, request
     unexplored = without.pages[without.drawn]
     lifted = {int(page.by_value[rank]): made.plan.guarantees[g].name for rank, g in page.lifted_ranks().items()}
     stays = unexplored.by_value[unexplored.order] == order
-    return Explored(
+    return Reordering(
         order=order,
         propensity=(count + 1.0) / (draws + 1.0),
         kind="monte_carlo",
         draws=draws,
         shortfall=page.named_shortfall(made.plan),
         lifted=lifted,
-        moved=set(order[~stays].tolist()) - lifted.keys(),
+        moved=frozenset(order[~stays].tolist()) - lifted.keys(),
     )
-
-
-def _unexplored(pages: BoundedPages) -> Explored:
-    page = pages.pages[pages.drawn]
-    return replace(_made(pages, page.order, page.lifted_ranks(), np.ones(0), "none"), propensity=None)
 
 
 def _made(
     pages: BoundedPages, order: Integers, lifted: dict[int, int], propensity: Floats, kind: PropensityKind
-) -> Explored:
+) -> Reordering:
     """Return a page of ranks as cohorts."""
     from spr.reorder.filling import missing
 
     page, guarantees = pages.pages[pages.drawn], pages.plan.guarantees
     short = missing(order, page.asked, page.allowed, page.member)
-    moved = set(page.by_value[order[order != page.order]].tolist())
+    moved = frozenset(page.by_value[order[order != page.order]].tolist())
     named = {int(page.by_value[rank]): guarantees[g].name for rank, g in lifted.items()}
-    return Explored(
+    return Reordering(
         order=page.by_value[order],
         propensity=propensity,
         kind=kind,

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 import spr
-from spr.config import Guarantee
+from spr.page_settings import Guarantee
 from spr.errors import InvalidRequest, SPRError, UnknownEntityType, UnknownRankerVersion
 from spr.reorder import ImportanceFactors
 

@@ -1,0 +1,34 @@
+"""What every section of the configuration is made of."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from typing import Annotated
+
+import pydantic
+from pydantic import BeforeValidator, ConfigDict, PlainSerializer
+
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+
+
+def _read_duration(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smhd])\s*", value)
+    if match is None:
+        raise ValueError(f"{value!r} is not a duration: write a number and s, m, h or d, e.g. '3d'")
+    return timedelta(**{_UNITS[match[2]]: float(match[1])})
+
+
+Duration = Annotated[
+    timedelta,
+    BeforeValidator(_read_duration),
+    PlainSerializer(lambda span: f"{span.total_seconds():g}s", return_type=str),
+]
+
+
+class Section(pydantic.BaseModel):
+    """A section of the configuration: frozen, and refuses keys that it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
