@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from spr.errors import InvalidModelInput, name_unknown
-from spr.reorder import ImportanceFactors, arrange
+from spr.reorder import ImportanceFactors, arrange, count_delivered
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from simulations.page_views import PageViews
     from spr import SecondPassRanker
+    from spr.ledger import Delivered
     from spr.reorder import ImpressionGuarantee, LabelKind
 
     Floats = npt.NDArray[np.float64]
@@ -150,11 +151,7 @@ class ExpectedGain:
         kept = arrange(value, labels, self.guarantees, delivered=delivered, delivered_total=counted.get("total", 0))
         position = np.empty(len(value), dtype=np.int64)
         position[kept.order] = np.arange(len(value))
-        top = max(g.within_top for g in self.guarantees)
-        counted["total"] = counted.get("total", 0) + min(top, len(value))
-        for guarantee in self.guarantees:
-            within = edge_type[kept.order[: guarantee.within_top]]
-            counted[guarantee.name] = delivered[guarantee.name] + int((within == guarantee.label).sum())
+        _add(count_delivered(self.guarantees, {"edge_type": edge_type[kept.order]}, len(value)), counted)
         return position
 
 
@@ -201,12 +198,13 @@ class Ranked:
         return placed
 
     def _rank(self, views: PageViews, turn: npt.NDArray[np.bool_], placed: Placed) -> None:
-        some, world, guarantees = views.only(turn), views.world, self.ranker.guarantees
+        some, world = views.only(turn), views.world
+        shares = [g.name for g in self.ranker.guarantees if g.share is not None]
         cohorts, requests = np.flatnonzero(turn[views.request]), np.flatnonzero(turn)
         table = some.to_requests()
         counters = [views.counters[viewer] for viewer in some.viewer.tolist()]
         n_rows = np.bincount(some.request, minlength=some.n_requests) * some.entity.shape[1]
-        for name in ("total", *(g.name for g in guarantees)):
+        for name in ("total", *shares):
             table[f"delivered_{name}"] = np.repeat([counted.get(name, 0) for counted in counters], n_rows)
         pages = self.ranker.rank_pages(table, world.viewers, world.entities)
         for page, request, counted in zip(pages, requests, counters, strict=True):
@@ -220,13 +218,12 @@ class Ranked:
             if page.policy == "random":
                 placed.policy[request] = "random"
                 continue
-            if guarantees:
-                counted["total"] = counted.get("total", 0) + min(max(g.within_top for g in guarantees), len(order))
-            for guarantee in guarantees:
-                kind = guarantee.label_kind
-                label = page.values.edge_type if kind == "edge_type" else getattr(batch, kind)
-                delivered = int((label[order[: guarantee.within_top]] == guarantee.label).sum())
-                counted[guarantee.name] = counted.get(guarantee.name, 0) + delivered
+            _add(page.count_delivered(), counted)
+
+
+def _add(delivered: Delivered, counted: dict[str, int]) -> None:
+    for name, count in (*delivered.counts.items(), ("total", delivered.total)):
+        counted[name] = counted.get(name, 0) + count
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from spr.errors import InvalidRequest
-from spr.ledger import Delivered
+from spr.reorder.guarantees import count_delivered
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from spr.batch import CohortBatch
+    from spr.ledger import Delivered
     from spr.reorder import ImpressionGuarantee, LabelKind
     from spr.reorder.reordering import OptimalFor, PropensityKind
 
@@ -192,8 +193,8 @@ class Page:
         Returns
         -------
         Delivered
-            By guarantee of a share, and in all: cohorts above ``within_top``. Nothing for a random page, on which
-            guarantees are off: later pages do not make up for it.
+            For :meth:`spr.ledger.DeliveryLedger.record`: by guarantee of a share, and in all, cohorts above
+            ``within_top``. Nothing for a random page, on which guarantees are off: later pages do not make up for it.
 
         Raises
         ------
@@ -202,11 +203,10 @@ class Page:
         """
         if seen is not None and seen < 0:
             raise InvalidRequest(f"request {self.request_id!r}: seen is {seen}; allowed: 0 or more positions")
-        shares = [guarantee for guarantee in self.guarantees if guarantee.share is not None]
-        within_top = shares[0].within_top if shares else 0
-        top = self.order[: within_top if seen is None else min(within_top, seen)]
-        counts = {g.name: int((self.values.labels(g.label_kind)[top] == g.label).sum()) for g in shares}
-        return Delivered({name: count for name, count in counts.items() if count}, len(top))
+        n = len(self.order) if seen is None else min(seen, len(self.order))
+        kinds = {guarantee.label_kind for guarantee in self.guarantees}
+        labels = {kind: self.values.labels(kind)[self.order] for kind in kinds}
+        return count_delivered(self.guarantees, labels, n)
 
     @cached_property
     def placements(self) -> tuple[Placement, ...]:

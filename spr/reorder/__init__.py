@@ -6,7 +6,7 @@ from spr.reorder.arrangement import arrange, reorder
 from spr.reorder.bounded import PageBounds
 from spr.reorder.exploration import PageExploration, explore
 from spr.reorder.feasibility import check_guarantees
-from spr.reorder.guarantees import LABEL_KINDS, ImpressionGuarantee, LabelKind
+from spr.reorder.guarantees import LABEL_KINDS, ImpressionGuarantee, LabelKind, count_delivered
 from spr.reorder.importance import ImportanceFactors
 from spr.reorder.random_policy import SHUFFLE_PROPENSITY_KIND, is_random, shuffle_propensity, shuffled
 from spr.reorder.reordering import Outcome, Reordering, reordering
@@ -23,6 +23,7 @@ __all__ = [
     "Reordering",
     "arrange",
     "check_guarantees",
+    "count_delivered",
     "explore",
     "is_random",
     "reorder",

@@ -54,11 +54,8 @@ def _settle_ties(
         change = member[:, below].astype(np.int64) - member[:, above]
         inside = slice(p + 1, min(q, last) + 1)
         count = np.cumsum(member[:, order], axis=1)[:, p : min(q, last)]
-        for now, sign, bound in ((count, 1, minima[:, inside]), (-count, -1, -maxima[:, inside])):
-            after = now + sign * change[:, None]
-            if (after < np.minimum(now, bound)).any():
-                break
-        else:
+        after, low, high = count + change[:, None], minima[:, inside], maxima[:, inside]
+        if (after >= np.minimum(count, low)).all() and (after <= np.maximum(count, high)).all():
             order[p], order[q] = below, above
             tied = [(i, j) for i in range(len(order)) for j in range(i + 1, len(order)) if order[i] > order[j]]
     return order

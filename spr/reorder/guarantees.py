@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Final, Literal, get_args
 import numpy as np
 
 from spr.errors import ConfigError, InfeasibleGuarantee, name_unknown
+from spr.ledger import Delivered
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
     from datetime import datetime
 
     from numpy.typing import NDArray
@@ -252,6 +254,39 @@ class ImpressionGuarantee:
             (self.starts is not None and moment < _utc(self.starts))
             or (self.ends is not None and moment >= _utc(self.ends))
         )
+
+
+def count_delivered(
+    guarantees: Iterable[ImpressionGuarantee],
+    labels: Mapping[LabelKind, Sequence[str] | NDArray[np.object_]],
+    n: int,
+) -> Delivered:
+    """Count what a page adds to its viewer's counters.
+
+    Parameters
+    ----------
+    guarantees : iterable of ImpressionGuarantee
+        Of the page; only shares count impressions.
+    labels : mapping of label kind to sequence of str
+        Of the page's cohorts, top first.
+    n : int
+        Positions that the viewer reached.
+
+    Returns
+    -------
+    Delivered
+        By guarantee, and in all: cohorts above the ``within_top`` of the shares.
+
+    Examples
+    --------
+    >>> floor = ImpressionGuarantee("floor", "edge_type", "follow", share=0.5, within_top=2)
+    >>> count_delivered([floor], {"edge_type": ["follow", "connection", "follow"]}, 3)
+    Delivered(counts={'floor': 1}, total=2)
+    """
+    shares = [guarantee for guarantee in guarantees if guarantee.share is not None]
+    total = min(n, shares[0].within_top) if shares else 0
+    counts = {g.name: sum(label == g.label for label in labels[g.label_kind][:total]) for g in shares}
+    return Delivered({name: count for name, count in counts.items() if count}, total)
 
 
 def _utc(moment: datetime) -> datetime:

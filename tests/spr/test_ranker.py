@@ -13,8 +13,8 @@ import pandas as pd
 import pytest
 
 import spr
-from spr.page_settings import Guarantee
 from spr.errors import InvalidRequest, SPRError, UnknownEntityType, UnknownRankerVersion
+from spr.page_settings import Guarantee
 from spr.reorder import ImportanceFactors
 
 if TYPE_CHECKING:
