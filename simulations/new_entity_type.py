@@ -204,9 +204,10 @@ def plot_arrival(followed: dict[str, Followed], settings: NewEntityTypeSettings)
     learnt.axhline(settings.responses_needed, color=GREY, linestyle=":", linewidth=1)
     learnt.annotate(
         "enough to train its ranker",
-        (1, settings.responses_needed),
-        xytext=(0, 4),
+        (settings.days, settings.responses_needed),
+        xytext=(0, -12),
         textcoords="offset points",
+        ha="right",
         fontsize=8,
         color=GREY,
     )
