@@ -69,6 +69,8 @@ class PageViews:
     counters : mapping of int to (dict of str to int)
         Of each viewer, impressions delivered so far over the run, "total" and by guarantee: policies that keep
         guarantees count here, so that they hold no state and serve any number of runs.
+    ranker_version : object[7]
+        Of the first-pass ranker of each entity type.
     """
 
     world: World
@@ -92,6 +94,7 @@ class PageViews:
     action_uniform: Floats
     engaged: Floats
     counters: defaultdict[int, dict[str, int]]
+    ranker_version: npt.NDArray[np.object_]
 
     @property
     def n_requests(self) -> int:
@@ -185,7 +188,7 @@ class PageViews:
                 "entity_type": _TYPE_NAMES[self.entity_type[row]],
                 "slot": np.tile(np.arange(COHORT_SIZE), self.n_cohorts),
                 "entity_id": world.entity_ids[self.entity.ravel()],
-                "ranker_version": _VERSION_NAMES[self.entity_type[row]],
+                "ranker_version": self.ranker_version[self.entity_type[row]],
                 "raw_score": self.raw_score.ravel(),
             }
         )
@@ -240,7 +243,15 @@ def draw_page_views(
         cohorts = {column: values[there] for column, values in cohorts.items()}
     request_id = names(f"{prefix}{first_number + number:07d}" for number in range(n))
     return PageViews(
-        world, request_id, at, viewer, request_uniform, engaged=np.empty((0, 0)), counters=defaultdict(dict), **cohorts
+        world,
+        request_id,
+        at,
+        viewer,
+        request_uniform,
+        engaged=np.empty((0, 0)),
+        counters=defaultdict(dict),
+        ranker_version=_VERSION_NAMES,
+        **cohorts,
     )
 
 

@@ -15,12 +15,14 @@ from scipy.special import pdtrik
 from simulations.behaviour import COHORT_SIZE, DOWNSTREAM_WINDOW_DAYS, ENTITY_TYPES, KINDS, MAX_COHORTS
 from simulations.outcomes import behave
 from simulations.page_views import LOG_START, PageViews, draw_page_views
+from simulations.rescoring import rescored
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     import numpy.typing as npt
 
+    from first_pass import FirstPassRanker
     from simulations.outcomes import Outcomes
     from simulations.policies import Placed, Policy
     from simulations.world import World
@@ -181,6 +183,7 @@ def simulate(
     days: int,
     drop: Floats,
     without: tuple[str, ...],
+    rankers: Sequence[FirstPassRanker],
     after: Run | None,
     log: Callable[[pd.DataFrame], object] | None,
     progress: Progress,
@@ -202,7 +205,7 @@ def simulate(
     formed, done = [], 0
     progress("page views", 0, n_requests)
     for drawn in _draw_chunks(world, n_requests, days, period, start, without):
-        views = replace(drawn, engaged=engaged.copy(), counters=counters)
+        views = rescored(replace(drawn, engaged=engaged.copy(), counters=counters), rankers)
         placed = policy.place(views)
         outcomes = behave(views, placed.position)
         part = _form(views, outcomes)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from first_pass import FirstPassRanker
     from simulations.policies import Policy
     from spr.progress import Progress
 
@@ -311,6 +312,7 @@ class World:
         days: int = 30,
         drop: pd.DataFrame | None = None,
         without: Sequence[str] = (),
+        rankers: Sequence[FirstPassRanker] = (),
         after: Run | None = None,
         log: Callable[[pd.DataFrame], object] | None = None,
         progress: Progress = ignore,
@@ -330,6 +332,8 @@ class World:
             0 for a viewer or type that is not there.
         without : sequence of str, default ()
             Entity types that are not there (yet): their cohorts are left off the pages.
+        rankers : sequence of FirstPassRanker, optional
+            In service instead of the world's own, each for its entity type; see :mod:`simulations.rescoring`.
         after : Run, optional
             A run of this world that this one goes on from: its edges stay, time goes on.
         log : callable, optional
@@ -368,6 +372,7 @@ class World:
             days=days,
             drop=self._dropped(drop),
             without=tuple(without),
+            rankers=rankers,
             after=after,
             log=log,
             progress=progress,

@@ -83,11 +83,15 @@ def report(
     out: Annotated[Path, typer.Option(help="Folder of the report: report.html and its pictures.")],
     entities: Entities = None,
     factors: Annotated[Path | None, typer.Option(help="New factors (.json) to hold against the bundle's.")] = None,
+    impressions: Annotated[
+        Path | None, typer.Option(help="Logged impressions: also says which entity types have enough responses.")
+    ] = None,
 ) -> None:
-    """Show a bundle's factors and page mix, and what new factors would change, as an HTML page."""
+    """Show a bundle's factors and page mix, what new factors would change, and who has enough data, as an HTML page."""
     import spr
     from spr.edge_drop import page_mix
     from spr.edge_drop.sections import factors_section, page_mix_section
+    from spr.evaluation.readiness import readiness, readiness_section
     from spr.evaluation.report import check_folder, write_report
     from spr.reorder import ImportanceFactors
 
@@ -102,10 +106,16 @@ def report(
         if new is not None:
             sections.append(factors_section(new, "New factors", "new_factors"))
         mixed = page_mix_section(mix)
-        page = write_report(out, f"Bundle {ranker.versions['bundle']}", [*sections, mixed])
+        sections.append(mixed)
+        said = list(mixed.sentences)
+        if impressions is not None:
+            enough = readiness_section(readiness(impressions, ranker.config, ranker=ranker))
+            sections.append(enough)
+            said += enough.sentences
+        page = write_report(out, f"Bundle {ranker.versions['bundle']}", sections)
     print_table(next(iter(mixed.tables.values())).T.rename_axis("figure"), "page mix by edge type")
-    for sentence in mixed.sentences:
-        console.print(sentence, highlight=False, soft_wrap=True)
+    for sentence in said:
+        console.print(escape(sentence), highlight=False, soft_wrap=True)
     console.print(f"saved [bold]{escape(str(page))}[/bold]", soft_wrap=True)
 
 

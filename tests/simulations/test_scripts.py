@@ -119,16 +119,32 @@ def test_guarantees_deliver_more_and_cost_more_as_they_grow() -> None:
     assert table.loc[(4.0, 0.4), "gain lost %"] < table.loc[(1.0, 0.4), "gain lost %"]
 
 
-def test_a_newcomer_learns_sooner_with_a_guarantee() -> None:
+def test_a_newcomer_is_trained_on_the_random_pages_and_finds_its_place() -> None:
     with pytest.raises(ConfigError, match="Did you mean 'group'"):
         run("new_entity_type", newcomer="grop")
-    results = run(
-        "new_entity_type", viewers=150, training_requests=1500, requests_a_day=100, days=4, responses_needed=30
-    )
-    (table,) = results.tables.values()
-    without, with_it = table["responses"]
+    small = {"viewers": 200, "training_requests": 3000, "requests_a_day": 400, "days": 10}
+    results = run("new_entity_type", **small, random_share=0.4, responses_needed=100)
+    arrival, service, scores = results.tables.values()
+    without, with_it = arrival["responses"]
     assert with_it > 1.1 * without
-    assert table["of them on random pages"].nunique() == 1  # guarantees are off there, and the moods are the same
+    assert arrival["random responses"].nunique() == 1  # guarantees are off there, and the moods are the same
+    assert arrival["days until trainable"].nunique() == 1
+    auc = scores["auc"]
+    assert auc["newcomer-0"] + 0.02 < auc["newcomer-1"] <= auc["the truth"]
+    assert scores.loc["newcomer-1", "error"] < 0.85 * scores.loc["newcomer-0", "error"]
+    # The prior takes newsletters for worse than they are; what is known of them takes them up.
+    expected, share = scores["expected response"], service.iloc[:, 0]
+    assert expected["newcomer-0"] < 0.8 * expected["the truth"]
+    assert expected["newcomer-1"] == pytest.approx(expected["the truth"], rel=0.3)
+    assert share["without a guarantee, trained"] > 1.3 * share["without a guarantee, uninformed"]
+    assert share["one in the top 1, trained"] > 50
+
+
+def test_a_newcomer_without_enough_responses_is_not_trained() -> None:
+    results = run("new_entity_type", viewers=100, training_requests=1000, requests_a_day=50, days=2)
+    assert list(results.tables) == ["newsletter arrives"]
+    assert set(results.tables["newsletter arrives"]["days until trainable"]) == {"more than 2"}
+    assert "not trained" in results.remarks[-1]
 
 
 def test_policy_comparison_holds_the_test_against_the_truth() -> None:

@@ -212,6 +212,26 @@ def test_report_without_new_factors_shows_the_bundle_s_own(saved: Path, tables: 
     assert not re.search(r"before|after|gives up", html)
 
 
+def test_report_with_impressions_says_who_has_enough_data(
+    saved: Path, tables: list[object], small_tables: WorldTables, tmp_path: Path
+) -> None:
+    log = small_tables.impressions
+    newcomer = log["entity_type"] == "event"
+    log = log.assign(ranker_version=log["ranker_version"].where(~newcomer, "event-2"))
+    log.to_parquet(tmp_path / "log.parquet")
+    result = _run("report", saved, *tables, "--impressions", tmp_path / "log.parquet", "--out", tmp_path / "report")
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "report" / "readiness.png").read_bytes().startswith(PNG)
+    html = (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
+    for said in ("When enough data has come", "brought 400 responses", "event: no calibrator for event-2."):
+        assert said in html
+        assert said in result.output or said.startswith("When")
+    broken = tmp_path / "broken.parquet"
+    log.drop(columns="position").to_parquet(broken)
+    result = _run("report", saved, *tables, "--impressions", broken, "--out", tmp_path / "report")
+    _check_one_line(result, "TableError", "position")
+
+
 def test_report_of_a_bundle_without_factors(saved: Path, new: Path, tables: list[object], tmp_path: Path) -> None:
     plain = tmp_path / "plain"
     spr.load(saved).with_factors(ImportanceFactors.of({})).save(plain)
