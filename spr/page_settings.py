@@ -90,11 +90,9 @@ class Guarantee(Section):
             if self.refresh is not None:
                 raise ValueError("refresh belongs to ratio = 'importance'")
             return self
-        bounds = [n for n in ("minimum", "maximum", "minimum_by_prefix", "maximum_by_prefix") if getattr(self, n)]
+        bounds = [name for name in _BOUNDS if getattr(self, name) is not None]
         if self.share is None or bounds:
-            raise ValueError(
-                f"a ratio divides a share, and {f'{bounds[0]} is no share' if bounds else 'there is none'}"
-            )
+            raise ValueError(f"a ratio divides a share; found {', '.join(bounds) or 'none'}")
         if self.ratio == "importance":
             return self
         if self.refresh is not None:

@@ -24,7 +24,7 @@ def _read_duration(value: object) -> object:
 Duration = Annotated[
     timedelta,
     BeforeValidator(_read_duration),
-    PlainSerializer(lambda span: f"{span.total_seconds():g}s", return_type=str),
+    PlainSerializer(lambda span: f"{span.total_seconds():f}".rstrip("0").rstrip(".") + "s", return_type=str),
 ]
 
 
