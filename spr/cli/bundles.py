@@ -128,11 +128,13 @@ def recalibrate(
 
 def warm() -> None:
     """Compile what is compiled, so that no fit and no request waits for it: a step of building an image."""
-    from spr.glmix.warm import warm as compile_all
+    from spr.glmix.warm import warm as compile_fits
+    from spr.reorder.warm import warm as compile_pages
 
-    with console.status("compiling the loops of spr.glmix"):
-        seconds, path = compile_all()
-    console.print(f"compiled in {seconds:.0f} s; cached in [bold]{path}[/bold]")
+    for loops, compile_them in (("spr.glmix", compile_fits), ("spr.reorder", compile_pages)):
+        with console.status(f"compiling the loops of {loops}"):
+            seconds, path = compile_them()
+        console.print(f"{loops}: compiled in {seconds:.0f} s; cached in [bold]{path}[/bold]")
 
 
 def read_config(name: str) -> "Config":
