@@ -271,10 +271,6 @@ class PageBounds:
         if drawn is not None:
             for row, count in zip(plan.fractional, drawn, strict=True):
                 minima[row, window[row] :] = count
-        price = plan.price
-        if price.any():
-            ahead = self._delivered - plan.share * self._total  # who is ahead by the slack needs no more
-            price = np.where((plan.rate == 0.0) | (ahead < plan.slack), price, 0.0)
         allowed = maxima.copy()
         order, lifted, shortfall, optimal, crossing, asked, minima, maxima, parent, outwards, innermost = arrange_page(
             value,
@@ -285,7 +281,7 @@ class PageBounds:
             plan.rate,
             plan.slack,
             plan.catch_up,
-            price,
+            plan.price,
             self._delivered,
             self._total,
             min(plan.end, last),
