@@ -11,7 +11,8 @@ import tomllib
 from datetime import datetime, timedelta
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import numpy as np
 import pydantic
@@ -26,6 +27,9 @@ from spr.page_settings import Exploration, Guarantee
 from spr.reorder import ImportanceFactors, ImpressionGuarantee, check_guarantees
 from spr.sections import Duration, Section
 from spr.tables import IMPRESSION_COLUMNS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 Aggregation = Literal["mean", "slot_weighted_mean", "max", "noisy_or", "log_sum_exp"]
 
@@ -355,8 +359,17 @@ class Config(Section):
         """The largest ``top_k`` of the entity types: how many slots the response features have."""
         return max(kind.top_k for kind in self.entity_types.values())
 
-    def impression_guarantees(self, factors: ImportanceFactors) -> tuple[ImpressionGuarantee, ...]:
-        """Return what pages keep, with shares that follow these importance factors where a ratio says so.
+    def impression_guarantees(
+        self, factors: ImportanceFactors, prices: Mapping[str, float] = MappingProxyType({})
+    ) -> tuple[ImpressionGuarantee, ...]:
+        """Return what pages keep.
+
+        Parameters
+        ----------
+        factors : ImportanceFactors
+            That shares follow where a ratio says so.
+        prices : mapping of str to float, optional
+            Of shares, by guarantee, in units of the mean factor; see :func:`spr.reorder.learn_prices`.
 
         Raises
         ------
@@ -364,7 +377,9 @@ class Config(Section):
             When no page could keep them together.
         """
         factor = {edge_type: factors.factor.get(edge_type, 1.0) for edge_type in self.edge_types}
-        kept = tuple(g for guarantee in self.guarantees for g in guarantee.to_guarantees(factor))
+        scale = sum(factor.values()) / len(factor)
+        priced = {name: scale * price for name, price in prices.items()}
+        kept = tuple(g for guarantee in self.guarantees for g in guarantee.to_guarantees(factor, priced))
         check_guarantees(kept, {name: kind.edge_type for name, kind in self.entity_types.items()})
         return kept
 

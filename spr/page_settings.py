@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import pydantic
 from pydantic import Field
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from spr.reorder import ImportanceFactors, LabelKind
 
 _BOUNDS = ("minimum", "maximum", "minimum_by_prefix", "maximum_by_prefix")
-_TERMS = (*_BOUNDS, "within_top", "slack", "catch_up", "scope", "price", "starts", "ends")
+_TERMS = (*_BOUNDS, "within_top", "slack", "catch_up", "scope", "starts", "ends")
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 
@@ -63,6 +63,9 @@ class Guarantee(Section):
     0.6`` is a share of 0.2 for connections and one of 0.4 for follows, guarantees of the names ``<name>:connection``
     and ``<name>:follow``. ``ratio = "importance"`` divides it by the importance factors in force; with ``refresh`` each
     page says when these are older than that.
+
+    The ``price`` of a share is learnt by the fit; a number (in units of value) stands in for it, and ``"off"`` makes
+    each page the best one of those that keep the promise.
     """
 
     name: str = Field(min_length=1)
@@ -80,7 +83,7 @@ class Guarantee(Section):
     slack: float = Field(1.0, ge=1)
     catch_up: float | None = Field(None, ge=0)
     scope: Scope | None = None
-    price: float | None = Field(None, ge=0)
+    price: Annotated[float, Field(ge=0)] | Literal["off"] | None = None
     starts: datetime | None = None
     ends: datetime | None = None
 
@@ -117,13 +120,17 @@ class Guarantee(Section):
             if label is not None and label not in known:
                 raise ConfigError(name_unknown(what, label, known, where))
 
-    def to_guarantees(self, factors: Mapping[str, float]) -> tuple[ImpressionGuarantee, ...]:
+    def to_guarantees(
+        self, factors: Mapping[str, float], prices: Mapping[str, float]
+    ) -> tuple[ImpressionGuarantee, ...]:
         """Return what the page keeps: one guarantee, or one for each edge type of a ratio.
 
         Parameters
         ----------
         factors : mapping of str to float
             The importance factor of each edge type.
+        prices : mapping of str to float
+            Learnt ones by guarantee, in units of value.
 
         Raises
         ------
@@ -139,15 +146,18 @@ class Guarantee(Section):
                 f"guarantee {self.name!r} names {found}; name exactly one of {', '.join(LABEL_KINDS)} or a ratio"
             )
         terms: dict[str, Any] = {term: value for term in _TERMS if (value := getattr(self, term)) is not None}
+
+        def make(name: str, kind: LabelKind, label: str, share: float | None) -> ImpressionGuarantee:
+            price = prices.get(name) if self.price is None else None if self.price == "off" else self.price
+            return ImpressionGuarantee(name, kind, label, share=share, price=price, **terms)
+
         if self.ratio is None:
             ((kind, label),) = labels.items()
-            return (ImpressionGuarantee(self.name, kind, label, share=self.share, **terms),)
+            return (make(self.name, kind, label, self.share),)
         parts = factors if self.ratio == "importance" else self.ratio
-        total = sum(parts.values())
+        whole, total = self.share or 0.0, sum(parts.values())
         return tuple(
-            ImpressionGuarantee(
-                f"{self.name}:{label}", "edge_type", label, share=(self.share or 0.0) * part / total, **terms
-            )
+            make(f"{self.name}:{label}", "edge_type", label, whole * part / total)
             for label, part in parts.items()
             if part > 0
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
@@ -70,6 +70,8 @@ class SecondPassRanker:
         Intercept and slope on ``margin_fixed`` for viewers without a random effect.
     factors : ImportanceFactors
         Per edge type.
+    prices : mapping of str to float
+        Of shares whose configuration names none, by guarantee, in units of the mean factor.
     history : tuple of Choice
         What training chose, and the losses that decided.
     """
@@ -81,6 +83,7 @@ class SecondPassRanker:
     effects: tuple[Coefficients, ...]
     unseen_correction: tuple[float, float]
     factors: ImportanceFactors
+    prices: Mapping[str, float] = field(default_factory=dict)
     history: tuple[Choice, ...] = ()
 
     def __post_init__(self) -> None:
@@ -323,6 +326,17 @@ class SecondPassRanker:
         """
         return dataclasses.replace(self, factors=factors)
 
+    def with_prices(self, prices: Mapping[str, float]) -> SecondPassRanker:
+        """Return a ranker with other prices of its shares; everything else is the same object.
+
+        Parameters
+        ----------
+        prices : mapping of str to float
+            By guarantee, in units of the mean importance factor, as :func:`spr.fit` learns them. A share that is not
+            named has no price.
+        """
+        return dataclasses.replace(self, prices=dict(prices))
+
     def with_coefficients(self, *effects: Coefficients) -> SecondPassRanker:
         """Return a ranker in which each given effect replaces the one of its name.
 
@@ -363,7 +377,7 @@ class SecondPassRanker:
         """What its pages keep."""
         exploration = self.config.exploration
         return PageRules(
-            guarantees=self.config.impression_guarantees(self.factors),
+            guarantees=self.config.impression_guarantees(self.factors, self.prices),
             random_share=exploration.random_share,
             salt=exploration.salt,
             exploration=exploration.to_exploration(),
@@ -385,5 +399,7 @@ class SecondPassRanker:
             "factors": self.factors.version,
             **{f"coefficients_{effect.name}": effect.version for effect in self.effects},
         }
+        if self.prices:
+            parts["prices"] = hashlib.sha256(json.dumps(dict(self.prices), sort_keys=True).encode()).hexdigest()[:12]
         content = json.dumps([parts, self.unseen_correction], sort_keys=True)
         return {"bundle": hashlib.sha256(content.encode()).hexdigest()[:12]} | parts

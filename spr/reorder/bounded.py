@@ -47,6 +47,7 @@ class Plan:
     slack: Floats
     catch_up: Floats
     price: Floats
+    steered: Floats  # the share where a price moves with the viewer and the page, else 0
     end: int
     horizon: int
     fractional: Integers  # rows
@@ -97,7 +98,8 @@ def make_plan(guarantees: tuple[ImpressionGuarantee, ...]) -> Plan:
         np.array([g.share or 0.0 for g in guarantees], dtype=np.float64),
         np.array([g.slack for g in guarantees], dtype=np.float64),
         np.array([g.catch_up for g in guarantees], dtype=np.float64),
-        np.array([g.price for g in guarantees], dtype=np.float64),
+        np.array([g.price or 0.0 for g in guarantees], dtype=np.float64),
+        np.array([p if g.price is not None else 0.0 for g, p in zip(guarantees, promised, strict=True)]),
         shares[0].within_top if shares else 0,
         horizon,
         np.array(fractional, dtype=np.int64),
@@ -119,11 +121,11 @@ class BoundedPage:
     member : bool array, shape (G, n)
         Whether a rank counts for a guarantee.
     minima, maxima : int array, shape (G, W + 1)
-        At each prefix; settled, so that some page keeps them, unless labels cross.
+        At each prefix; settled, so that some page keeps them, unless ``unsettled``.
     asked, allowed : int array, shape (G, W + 1)
         The minima and maxima before they were settled.
-    crossing : bool
-        Whether labels are neither disjoint nor nested.
+    unsettled : bool
+        Whether labels cross, or bounds of nested ones contradict each other on this page.
     parent, outwards, innermost : int array
         The forest of guarantees; see :mod:`spr.reorder.bounds`.
     order, lifted : int array, shape (n,)
@@ -140,7 +142,7 @@ class BoundedPage:
     maxima: Integers
     asked: Integers
     allowed: Integers
-    crossing: bool
+    unsettled: bool
     parent: Integers
     outwards: Integers
     innermost: Integers
@@ -271,8 +273,14 @@ class PageBounds:
         if drawn is not None:
             for row, count in zip(plan.fractional, drawn, strict=True):
                 minima[row, window[row] :] = count
-        allowed = maxima.copy()
-        order, lifted, shortfall, optimal, crossing, asked, minima, maxima, parent, outwards, innermost = arrange_page(
+        allowed, price = maxima.copy(), plan.price
+        if plan.steered.any() and self._n:
+            from spr.reorder.steering import steer
+
+            most = plan.slack + plan.catch_up
+            counters = (self._delivered, self._total, plan.end)
+            price = steer(value, member, plan.kind, plan.steered, plan.slack, most, price, *counters)
+        order, lifted, shortfall, optimal, unsettled, asked, minima, maxima, parent, outwards, innermost = arrange_page(
             value,
             member,
             minima,
@@ -281,7 +289,7 @@ class PageBounds:
             plan.rate,
             plan.slack,
             plan.catch_up,
-            plan.price,
+            price,
             self._delivered,
             self._total,
             min(plan.end, last),
@@ -290,7 +298,8 @@ class PageBounds:
         if optimal == ONE_DISCOUNT:
             from spr.reorder.assignment import best_page
 
-            order = best_page(value, member, minima, maxima, _check_discount(self._discount, n))
+            discount = _check_discount(self._discount, n)
+            order = best_page(value, member, minima, maxima, discount, settled=not unsettled)
             lifted, shortfall = _find_lifted(order, member, asked), missing(order, asked, allowed, member)
         return BoundedPage(
             by_value,
@@ -300,7 +309,7 @@ class PageBounds:
             maxima,
             asked,
             allowed,
-            crossing,
+            unsettled,
             parent,
             outwards,
             innermost,

@@ -133,7 +133,7 @@ def explore(
     unbiased for the inverse propensity but for (1 - p)^(K + 1), since E[1 / (1 + Bin(K, p))] = (1 - (1 - p)^(K + 1)) /
     ((K + 1) p) (Chao and Strawderman 1972, "Negative moments of positive random variables", JASA 67).
 
-    Labels that cross on the page leave it as it is without exploration.
+    A page whose labels cross, or whose bounds contradict each other, stays as it is without exploration.
 
     Examples
     --------
@@ -148,7 +148,7 @@ def explore(
             raise ConfigError("exploration: thompson needs values under draws + 1 draws of the coefficients")
         return _explore_sampled(bounds, value, sampled, request_id, salt)
     pages = bounds.bound(value, first_uniform(request_id, salt, b"rounding"))
-    if any(page.crossing for page in pages.pages):
+    if any(page.unsettled for page in pages.pages):
         return reordering(pages)
     n = len(value)
     if exploration.method == "adjacent_swaps":

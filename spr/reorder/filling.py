@@ -70,15 +70,16 @@ def arrange_page(
     optimal_for : int
         ``EVERY_DISCOUNT``; ``ONE_DISCOUNT``: the page must be found anew for a discount; ``FEASIBLE``: it keeps the
         guarantees, and no page is best for every discount.
-    crossing : bool
-        Whether labels are neither disjoint nor nested; then the page is by value alone, and nothing is settled.
+    unsettled : bool
+        Whether labels cross, or bounds of nested ones contradict each other on this page: the bounds are as they were
+        asked, and the page must be found by an integer program.
     asked : int64[G, W + 1]
         The minima before they were settled.
     minima, maxima, parent, outwards, innermost
         The settled bounds, for `fill`.
     """
     n_guarantees, n_prefixes = minima.shape
-    parent, outwards, innermost, crossing = nest(member)
+    parent, outwards, innermost, unsettled = nest(member)
     n_shares = 0
     for g in range(n_guarantees):
         if rate[g] > 0.0:
@@ -89,12 +90,12 @@ def arrange_page(
                 )
     asked, allowed = minima.copy(), maxima.copy()
     nothing, nobody = np.empty(0), np.empty(0, dtype=np.int64)
-    if crossing:
+    if unsettled:
         order = np.arange(len(value))
         lifted = np.full(len(value), NONE, dtype=np.int64)
         shortfall = missing(order, asked, allowed, member)
         optimal = EVERY_DISCOUNT if not shortfall.any() else ONE_DISCOUNT
-        return order, lifted, shortfall, optimal, crossing, asked, minima, maxima, parent, outwards, innermost
+        return order, lifted, shortfall, optimal, unsettled, asked, minima, maxima, parent, outwards, innermost
     share_bounds(minima, maxima, member, parent, outwards)
     settle(minima, maxima, window, parent, outwards, innermost)
     if n_shares > 1 and end > 0:
@@ -128,9 +129,13 @@ def arrange_page(
             order, lifted, optimal = capped, np.full(len(value), NONE, dtype=np.int64), EVERY_DISCOUNT
         else:
             order, lifted, _ = fill(minima, maxima, parent, outwards, innermost, 0, 0.0, nothing, nothing, nobody)
-            optimal = EVERY_DISCOUNT if one_prefix(minima, maxima) else ONE_DISCOUNT
+            low, high = keeps(order, minima, maxima, parent, innermost)
+            unsettled = not (low and high)
+            if unsettled:
+                minima, maxima = asked.copy(), allowed.copy()
+            optimal = EVERY_DISCOUNT if not unsettled and one_prefix(minima, maxima) else ONE_DISCOUNT
     shortfall = missing(order, asked, allowed, member)
-    return order, lifted, shortfall, optimal, crossing, asked, minima, maxima, parent, outwards, innermost
+    return order, lifted, shortfall, optimal, unsettled, asked, minima, maxima, parent, outwards, innermost
 
 
 @numba.njit(cache=True, nogil=True)
@@ -214,7 +219,7 @@ def fill(
                     n_open += 1
             if len(given):
                 rank = given[p]
-            elif uniform[p] < mixture:
+            elif n_open and uniform[p] < mixture:
                 mark, rank = uniform[p] / mixture * (sum_of_weights if sum_of_weights > 0.0 else n_open), n
                 for other in range(best_left, n):
                     if not placed[other] and may[innermost[other]]:

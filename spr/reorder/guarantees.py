@@ -59,9 +59,12 @@ class ImpressionGuarantee:
         of the label; it is paid in such instalments, so that it cannot flood a page.
     scope : {"viewer", "population"}, default "viewer"
         Of a share: promised to each viewer, or only on average over all pages, by ``price`` alone.
-    price : float, default 0.0
-        Of a share: what an impression of the label is worth beyond its value, in units of value, when the cohorts above
-        ``within_top`` are chosen; they still stand in order of value. See :func:`spr.reorder.learn_prices`.
+    price : float, optional
+        Of a share: what an impression of the label is worth beyond its value to the population, in units of value; see
+        :func:`spr.reorder.learn_prices`. With a price the set of cohorts above ``within_top`` is chosen by value plus a
+        price, and still stands in order of value where the bounds allow. A share that is promised to a viewer moves the
+        price with the viewer's lag and with what the page has, see :mod:`spr.reorder.steering`; for the population it
+        stays. Without a price each page is the best one that keeps the promise, which costs more over many pages.
     starts, ends : datetime, optional
         In force from ``starts`` (included) to ``ends`` (excluded); without a time zone they are read as UTC.
 
@@ -94,7 +97,7 @@ class ImpressionGuarantee:
     maximum_by_prefix: tuple[int, ...] | None = None
     catch_up: float = 2.0
     scope: Scope = "viewer"
-    price: float = 0.0
+    price: float | None = None
     starts: datetime | None = None
     ends: datetime | None = None
     _hash: int = field(init=False, repr=False, compare=False, default=0)
@@ -134,7 +137,7 @@ class ImpressionGuarantee:
                 f"{where}: slack={self.slack!r}; allowed: >= 1, since impressions are whole and less cannot be held"
             )
         for what, number in (("catch_up", self.catch_up), ("price", self.price)):
-            if not (number >= 0.0 and isfinite(number)):
+            if number is not None and not (number >= 0.0 and isfinite(number)):
                 raise ConfigError(f"{where}: {what}={number!r}; allowed: a finite number >= 0")
         if self.starts is not None and self.ends is not None and not _utc(self.starts) < _utc(self.ends):
             raise ConfigError(f"{where}: starts {self.starts} and ends {self.ends}; allowed: a start before the end")
@@ -155,7 +158,7 @@ class ImpressionGuarantee:
                 f"{where}: allowed: at most one of minimum, share and minimum_by_prefix, at most one of maximum and "
                 f"maximum_by_prefix, and at least one of all; found {found}"
             )
-        if self.share is None and (self.scope != "viewer" or self.price):
+        if self.share is None and (self.scope != "viewer" or self.price is not None):
             raise ConfigError(f"{where}: scope and price belong to a share; found none")
 
     def _check_prefixes(self, where: str) -> None:
