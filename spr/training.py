@@ -254,17 +254,23 @@ def fit_prices(
     calibration = config.calibration.model_copy(update={"unknown_version": "prior"})
     valuing = dataclasses.replace(ranker, config=config.model_copy(update={"calibration": calibration}))
     values = valuing.value_cohorts(assemble(rows[rows["request_id"].isin(latest)], viewers, entities))
-    there = values.scorable
+    there, page = values.scorable, values.batch.request_of_cohort()
     labels = {kind: values.labels(kind)[there] for kind in LABEL_KINDS}
-    learnt = learn_prices(values.value[there], values.batch.request_of_cohort()[there], labels, ranker.guarantees)
-    if learnt.short:
-        logger.warning("shares that the log's pages have too few cohorts for: %s", ", ".join(learnt.short))
-    progress("prices", 1, 1)
     scale = float(np.mean(factors.at(config.edge_types)))
-    names = [
-        g.name for guarantee in unpriced for g in guarantee.to_guarantees(dict.fromkeys(config.edge_types, 1.0), {})
-    ]
-    return {name: learnt.price[name] / scale for name in names}
+    names = {g.name for guarantee in unpriced for g in guarantee.to_guarantees(dict.fromkeys(config.edge_types, 1), {})}
+    prices = {}
+    begins = {guarantee.name: guarantee.begins(rows["at"].max()) for guarantee in ranker.guarantees}
+    for moment in sorted(set(begins.values())):  # each beside those that are in force when it begins
+        in_force = [guarantee for guarantee in ranker.guarantees if guarantee.in_force(moment)]
+        learnt = learn_prices(values.value[there], page[there], labels, in_force)
+        for g in in_force:
+            if g.name in names and begins[g.name] == moment:
+                prices[g.name] = learnt.price[g.name] / scale
+                if g.name in learnt.short:
+                    asked, found = g.share, learnt.delivered[g.name]
+                    logger.warning("guarantee %r asks for %.3g of impressions; pages have %.3g", g.name, asked, found)
+    progress("prices", 1, 1)
+    return prices
 
 
 def _check_learnable(rows: pd.DataFrame) -> None:

@@ -108,8 +108,8 @@ def arrange(
     guarantees : sequence of ImpressionGuarantee
         As accepted by `check_guarantees`.
     delivered : mapping of str to float, optional
-        By guarantee name, the viewer's impressions of its label so far; 0 where it is not named. Names of
-        guarantees that are not (or no longer) configured are passed over.
+        By share, the viewer's impressions of its label so far. A share that is not named is not behind: it has just
+        begun. Names of guarantees that are not (or no longer) configured are passed over.
     delivered_total : float, default 0
         All of the viewer's impressions so far.
     discount : float array, shape (n_cohorts,), optional

@@ -12,7 +12,7 @@ import numpy as np
 from spr.errors import InvalidRequest
 from spr.reorder.feasibility import check_guarantees
 from spr.reorder.guarantees import LABEL_KINDS
-from spr.reorder.rounding import round_minima
+from spr.reorder.rounding import fractional_rows, round_minima
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -82,8 +82,7 @@ def make_plan(guarantees: tuple[ImpressionGuarantee, ...]) -> Plan:
     promised = [g.share if g.share is not None and g.scope == "viewer" else 0.0 for g in guarantees]
     total = max((sum(g.share or 0.0 for g in shares if g.label_kind == k) for k in LABEL_KINDS), default=0.0)
     horizon = ceil(min(_FURTHEST, len(shares) / (1.0 - total) if total < 1.0 else _FURTHEST))
-    fractional = [row for row, g in enumerate(guarantees) if g.minimum is not None and g.minimum != np.floor(g.minimum)]
-    fractional.sort(key=lambda row: guarantees[row].within_top)  # so that every top holds a sum of neighbours
+    fractional = fractional_rows(guarantees)
     end, draws = round_minima([guarantees[row].minimum or 0.0 for row in fractional])
     return Plan(
         guarantees,
@@ -156,6 +155,19 @@ class BoundedPage:
         """Whether no page is best for every discount."""
         return self.optimal_for == 1
 
+    @property
+    def can_be_drawn(self) -> bool:
+        """Whether every page that `fill` draws keeps the bounds: not where nested guarantees have maxima."""
+        size = self.member.sum(axis=1)
+        inner = np.flatnonzero((self.parent >= 0) & (size < size[self.parent]))
+        if self.unsettled or not len(inner):
+            return not self.unsettled
+        root = np.arange(len(size))
+        for _ in size:
+            root = np.where(self.parent[root] >= 0, self.parent[root], root)
+        capped = (self.maxima < np.arange(self.maxima.shape[1])).any(axis=1)
+        return not np.isin(root[capped], root[inner]).any()
+
     def lifted_ranks(self) -> dict[int, int]:
         """Return the guarantee of each rank that one lifted."""
         return {int(self.order[p]): int(self.lifted[p]) for p in np.flatnonzero(self.lifted >= 0)}
@@ -227,7 +239,7 @@ class PageBounds:
         self._code = code.reshape(len(plan.kinds), n)[plan.kind] == plan.code[:, None]
         self._n, self._discount = n, discount
         self._total = _check_counter("delivered_total", delivered_total)
-        self._delivered = np.zeros(len(plan.guarantees))
+        self._delivered = plan.share * self._total  # of a share without a counter, which is not behind
         if plan.end:
             for row, g in enumerate(plan.guarantees):
                 if g.share is not None and g.name in delivered:

@@ -13,7 +13,7 @@ from spr.errors import ConfigError, InfeasibleGuarantee, name_unknown
 from spr.ledger import Delivered
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from datetime import datetime
 
     from numpy.typing import NDArray
@@ -31,7 +31,8 @@ class ImpressionGuarantee:
     at every prefix. Over all pages of a viewer: ``share``, a part of the viewer's impressions (cohorts placed above
     ``within_top``), counted by the service. With D impressions delivered, D_t of them of the label, the deficit ``share
     * D - D_t`` stays at most ``slack``, wherever on the page the viewer leaves, as long as pages hold cohorts of the
-    label.
+    label and their other bounds leave it the places (a viewer who always leaves at the first position, which another
+    minimum has, sees none of it), and no impression leaves the window in which they are counted.
 
     Parameters
     ----------
@@ -104,6 +105,10 @@ class ImpressionGuarantee:
 
     def __hash__(self) -> int:
         return self._hash  # every page asks for it
+
+    def __reduce__(self) -> tuple[Callable[..., ImpressionGuarantee], tuple[object, ...]]:
+        # Hashes of strings differ between processes, so that it is made anew.
+        return ImpressionGuarantee, tuple(getattr(self, term.name) for term in fields(self) if term.init)
 
     def __post_init__(self) -> None:
         where = f"guarantee {self.name!r}"
@@ -250,6 +255,10 @@ class ImpressionGuarantee:
                 due[-1:] = self.minimum_by_prefix[-1]
         return due
 
+    def begins(self, since: datetime) -> datetime:
+        """Return the later of its start and a time; without a time zone that is read as UTC."""
+        return _utc(since) if self.starts is None else max(_utc(since), _utc(self.starts))
+
     def in_force(self, at: datetime) -> bool:
         """Say whether it holds at a time; without a time zone that is read as UTC."""
         moment = _utc(at)
@@ -278,18 +287,18 @@ def count_delivered(
     Returns
     -------
     Delivered
-        By guarantee, and in all: cohorts above the ``within_top`` of the shares.
+        By share of the page, also where it is 0, and in all: cohorts above the ``within_top`` of the shares.
 
     Examples
     --------
     >>> floor = ImpressionGuarantee("floor", "edge_type", "follow", share=0.5, within_top=2)
     >>> count_delivered([floor], {"edge_type": ["follow", "connection", "follow"]}, 3)
-    Delivered(counts={'floor': 1}, total=2)
+    Delivered(counts={'floor': 1}, total=2, counted={'floor': 2})
     """
     shares = [guarantee for guarantee in guarantees if guarantee.share is not None]
     total = min(n, shares[0].within_top) if shares else 0
     counts = {g.name: sum(label == g.label for label in labels[g.label_kind][:total]) for g in shares}
-    return Delivered({name: count for name, count in counts.items() if count}, total)
+    return Delivered(counts, total, dict.fromkeys(counts, total))
 
 
 def _utc(moment: datetime) -> datetime:

@@ -35,8 +35,8 @@ class LearntPrices:
     delivered : dict of str to float
         By guarantee, its part of all impressions when each page shows the cohorts of greatest value plus price.
     short : tuple of str
-        Guarantees whose share supply cannot meet at any price; theirs is as if they asked for all but a thousandth of
-        what there is.
+        Guarantees whose share the pages cannot meet: there are too few cohorts, and the price is as if they asked for
+        all but a thousandth of what there is; or the floors cannot hold together on these pages.
     """
 
     price: dict[str, float]
@@ -82,9 +82,13 @@ def learn_prices(
     -----
     The greatest total value of the cohorts above ``within_top`` of all pages, with at least ``share`` of them of each
     label on average, is a linear program. Its optimum shows on each page the cohorts of greatest value plus price, with
-    the dual prices of the floors: each price is 0 or its floor holds with equality. A higher price of one label only
-    takes places from the others, so that raising each price in turn to the least one that holds its floor, from 0, goes
-    up to the least prices that hold all of them, to a thousandth of each share or one place; bisection finds each.
+    the dual prices of the floors: each price is 0 or its floor holds with equality. Each price in turn becomes the
+    least one that holds its floor beside the others (by bisection), until none moves: a descent of the dual by
+    coordinates. Of disjoint labels a higher price of one only takes places from the others, so that the prices only
+    rise, to the least that hold all floors; of nested ones the outer price falls again as the inner one rises. Floors
+    hold to a thousandth of each share, or the places for which labels tie.
+
+    A guarantee that has a price keeps it, and the others are learnt beside it.
 
     Examples
     --------
@@ -136,9 +140,11 @@ def _find(grid: Floats, member: NDArray[np.bool_], shares: list[ImpressionGuaran
     asked = np.array([g.share or 0.0 for g in shares]) * impressions
     supply = np.minimum(member.sum(axis=2), top).sum(axis=1)
     wanted = np.minimum(asked, (1.0 - _ENOUGH) * supply)  # the last of a label may cost any price
-    price = np.zeros(len(shares))
+    given = np.array([g.price is not None for g in shares])
+    price = np.array([g.price or 0.0 for g in shares])
     spread = float(np.ptp(grid[there]))
-    most = spread * len(shares) + 1.0
+    unit = spread if spread > 0.0 else 1.0
+    fine, most = _FINE * unit, unit * len(shares) + price.sum() + 1.0
 
     def counts() -> NDArray[np.int64]:
         priced = grid + np.tensordot(price, member, axes=1)
@@ -146,25 +152,34 @@ def _find(grid: Floats, member: NDArray[np.bool_], shares: list[ImpressionGuaran
         chosen = member if shown is None else np.take_along_axis(member, shown[None], axis=2)
         return np.asarray(chosen.sum(axis=(1, 2)))
 
+    def holds(g: int, at: float) -> bool:
+        price[g] = at
+        return bool(counts()[g] >= wanted[g])
+
+    def find_least(g: int) -> float:
+        high, step = float(price[g]), 0.01 * unit
+        while not holds(g, high) and high < most:
+            high, step = min(high + step, most), 2.0 * step
+        low, step = high, 0.01 * unit
+        while low > 0.0 and holds(g, low):
+            low, step = max(0.0, low - step), 2.0 * step
+        if holds(g, low):
+            return low
+        while high - low > fine:
+            middle = 0.5 * (low + high)
+            low, high = (low, middle) if holds(g, middle) else (middle, high)
+        return high
+
     for _ in range(_ROUNDS):
-        missing = counts() < wanted * (1.0 - _ENOUGH)
-        if not missing.any():
-            break
         before = price.copy()
-        for g in np.flatnonzero(missing):
-            low, step = price[g], 0.01 * spread
-            while counts()[g] < wanted[g] and price[g] < most:
-                low, step, price[g] = price[g], 2.0 * step, min(price[g] + step, most)
-            high = price[g]
-            while high - low > _FINE * spread:
-                price[g] = 0.5 * (low + high)
-                low, high = (low, price[g]) if counts()[g] >= wanted[g] else (price[g], high)
-            price[g] = high
-        if (price - before).max() <= 4.0 * _FINE * spread:
-            break  # two labels would go on outbidding each other for one place
-    delivered = counts() / max(impressions, 1)
+        for g in np.flatnonzero(~given).tolist():
+            price[g] = find_least(g)
+        if np.abs(price - before).max() <= 4.0 * fine:
+            break  # also where two labels would go on outbidding each other for one place
+    shown_of = counts()
+    short = (supply < asked) | (shown_of < wanted * (1.0 - 10.0 * _ENOUGH) - len(shares))
     return LearntPrices(
         {g.name: float(p) for g, p in zip(shares, price, strict=True)},
-        {g.name: float(d) for g, d in zip(shares, delivered, strict=True)},
-        tuple(g.name for g, is_short in zip(shares, supply < asked, strict=True) if is_short),
+        {g.name: float(n) / max(impressions, 1) for g, n in zip(shares, shown_of, strict=True)},
+        tuple(g.name for g, is_short in zip(shares, short, strict=True) if is_short),
     )

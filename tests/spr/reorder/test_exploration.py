@@ -271,3 +271,36 @@ def test_crossing_labels_leave_the_page_without_exploration():
 def test_impossible_settings_are_refused(terms, message):
     with pytest.raises(ConfigError, match=message):
         PageExploration(**terms)
+
+
+def test_a_page_of_nested_guarantees_with_a_maximum_is_not_drawn():
+    # Whether "follow" may stand first depends on which of its entity types is still to come.
+    entity = ["hashtag", "people", "hashtag", "company", "people"]
+    labels = {"entity_type": entity, "edge_type": [EDGE_TYPE[e] for e in entity]}
+    inner = ImpressionGuarantee("inner", "entity_type", "hashtag", minimum=2, within_top=4)
+    outer = ImpressionGuarantee("outer", "edge_type", "follow", maximum_by_prefix=(0, 1, 1))
+    apart = ImpressionGuarantee("apart", "edge_type", "connection", maximum=1, within_top=2)
+    value = np.array([0.6, 0.5, 1.0, 1.0, 0.9])
+    for guarantees, kind in (((inner, outer), "none"), ((inner, apart), "sequential")):
+        bounds = PageBounds(5, labels, guarantees, {}, 0)
+        for i in range(30):
+            made = explore(bounds, value, PageExploration("plackett_luce", depth=3, temperature=1.0), f"r{i}", "s")
+            assert (made.kind, made.shortfall) == (kind, {})
+
+
+def test_sequential_propensities_of_drawn_minima_do_not_underflow():
+    n = 250
+    some = ImpressionGuarantee("some", "edge_type", "b", minimum=0.5, within_top=10)
+    bounds = PageBounds(n, {"edge_type": ["a", "b"] * (n // 2)}, [some], {}, 0)
+    made = explore(bounds, np.linspace(1, 0, n), PageExploration("epsilon", depth=n, epsilon=1.0), "r1", "s")
+    assert (made.propensity > 0).all()
+    np.testing.assert_allclose(made.propensity[10:], 1 / (n - np.arange(10, n)))
+
+
+def test_plackett_luce_near_temperature_0_is_the_order_by_value():
+    value, labels = np.array([1.0, 0.4, 0.3, 0.2, 0.1, 0.0]), {}
+    bounds = PageBounds(len(value), labels, (), {}, 0)
+    for i in range(20):
+        made = explore(bounds, value, PageExploration("plackett_luce", temperature=1e-3), f"r{i}", "s")
+        assert made.order.tolist() == [0, 1, 2, 3, 4, 5]
+        np.testing.assert_allclose(made.propensity, 1.0)

@@ -139,3 +139,10 @@ def test_what_passes_can_be_kept_and_what_is_refused_cannot(data: st.DataObject)
     page = arrange([1.0 - 0.1 * i for i in range(9)], labels, guarantees, discount=[0.9**i for i in range(9)])
     assert keeps(tuple(entity_type[i] for i in page.order[:top])) or not possible
     assert bool(page.shortfall) == (not possible)
+
+
+def test_a_draw_of_fractional_minima_that_no_page_could_keep_is_refused() -> None:
+    twice = [of_edge("b", "follow", minimum=0.6, within_top=1), of_edge("c", "follow", minimum=0.6, within_top=1)]
+    with pytest.raises(InfeasibleGuarantee, match="fractional minima are rounded together, and this is one draw"):
+        check_guarantees([*twice, of_edge("d", "connection", minimum=0.4, within_top=1)])
+    check_guarantees([of_edge("b", "follow", minimum=0.6, within_top=1), of_edge("d", "connection", minimum=0.4)])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -149,3 +151,57 @@ def test_steered_viewers_keep_more_than_forced_ones() -> None:
                     had[label[cohort]], total = had[label[cohort]] + 1, total + 1
                     assert all(g.share * total - had[g.label] <= 1 + 1e-9 for g in floors)
     assert kept["steered"] > 1.08 * kept["forced"]
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_prices_of_nested_labels_are_the_duals_whatever_their_order(order: tuple[int, int]) -> None:
+    rng = np.random.default_rng(4)
+    pages, n, top = 80, 8, 3
+    value, page = rng.beta(2, 8, pages * n), np.repeat(np.arange(pages), n)
+    entity = np.array(["x", "y", "z", "z"], dtype=object)[rng.integers(0, 4, pages * n)]
+    edge = np.where(entity == "z", "other", "outer")
+    value = np.where(entity == "x", 0.4 * value, value)
+    both = (
+        ImpressionGuarantee("outer", "edge_type", "outer", share=0.6, within_top=top),
+        ImpressionGuarantee("inner", "entity_type", "x", share=0.5, within_top=top),
+    )
+    learnt = learn_prices(value, page, {"edge_type": edge, "entity_type": entity}, [both[i] for i in order])
+    on_page = (page[None, :] == np.arange(pages)[:, None]).astype(float)
+    counts = np.array([edge == "outer", entity == "x"], dtype=float)
+    program = linprog(
+        -value,
+        A_ub=np.vstack([on_page, -counts]),
+        b_ub=np.concatenate([np.full(pages, float(top)), [-0.6 * pages * top, -0.5 * pages * top]]),
+        bounds=(0, 1),
+        method="highs",
+    )
+    price = np.array([learnt.price["outer"], learnt.price["inner"]])
+    priced = np.sort((value + price @ counts).reshape(pages, n), axis=1)[:, -top:]
+    assert priced.sum() - price @ [0.6 * pages * top, 0.5 * pages * top] == pytest.approx(-program.fun, rel=2e-3)
+
+
+def test_prices_of_values_that_are_all_alike_are_found() -> None:
+    floor = ImpressionGuarantee("f", "edge_type", "b", share=0.5, within_top=1)
+    learnt = learn_prices([0.5] * 4, [0, 0, 1, 1], {"edge_type": ["a", "b", "a", "b"]}, [floor])
+    assert learnt.short == ()
+    assert learnt.price["f"] == pytest.approx(0.0, abs=1e-5)
+    assert learnt.delivered["f"] >= 0.5
+
+
+def test_a_given_price_stays_and_the_others_are_learnt_beside_it() -> None:
+    value, page, label = _population(2)
+    free, given = _floors(0.4, 0.35)
+    given = replace(given, price=0.3)
+    learnt = learn_prices(value, page, {"edge_type": label}, [free, given])
+    alone = learn_prices(value + 0.3 * (label == "b"), page, {"edge_type": label}, [free])
+    assert learnt.price["b"] == 0.3
+    assert learnt.price["a"] == pytest.approx(alone.price["a"], rel=1e-3)
+
+
+def test_floors_that_no_prices_hold_together_are_named() -> None:
+    # Two places; a and b are on the same pages only, where they would need three of them.
+    label = np.tile(np.array(["a", "a", "b", "b", "c", "c", "c", "c"], dtype=object), 20)
+    value, page = np.random.default_rng(0).random(160), np.repeat(np.arange(40), 4)
+    learnt = learn_prices(value, page, {"edge_type": label}, _floors(0.4, 0.4, top=2))
+    assert learnt.short
+    assert all(np.isfinite(price) for price in learnt.price.values())
