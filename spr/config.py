@@ -222,6 +222,13 @@ class Config(Section):
     random_effects: tuple[RandomEffectSettings, ...] = (RandomEffectSettings(name="member"),)
     exploration: Exploration = Exploration()
 
+    @pydantic.field_validator("guarantees", "random_effects", mode="before")
+    @classmethod
+    def _check_brackets(cls, value: object, info: pydantic.ValidationInfo) -> object:
+        if isinstance(value, dict):
+            raise ValueError(f"write [[{info.field_name}]], with two brackets: there may be several")
+        return value
+
     @classmethod
     def read(cls, path: str | Path) -> Self:
         """Read a TOML file.
@@ -325,7 +332,7 @@ class Config(Section):
         try:
             config = cls.model_validate(content)
         except pydantic.ValidationError as error:
-            raise ConfigError(f"{source}: {_explain(error)}") from error
+            raise ConfigError(f"{source}: {_explain(error, content)}") from error
         config._check_names(source)
         return config
 
@@ -377,9 +384,7 @@ class Config(Section):
             When no page could keep them together.
         """
         factor = {edge_type: factors.factor.get(edge_type, 1.0) for edge_type in self.edge_types}
-        scale = sum(factor.values()) / len(factor)
-        priced = {name: scale * price for name, price in prices.items()}
-        kept = tuple(g for guarantee in self.guarantees for g in guarantee.to_guarantees(factor, priced))
+        kept = tuple(g for guarantee in self.guarantees for g in guarantee.to_guarantees(factor, prices))
         check_guarantees(kept, {name: kind.edge_type for name, kind in self.entity_types.items()})
         return kept
 
@@ -396,6 +401,8 @@ class Config(Section):
             self.exploration.to_exploration()
         except (ConfigError, InfeasibleGuarantee) as error:
             raise ConfigError(f"{source}: {error}") from error
+        if self.exploration.method == "thompson" and not any(e.key == "viewer_id" for e in self.random_effects):
+            raise ConfigError(f"{source}: exploration: thompson needs a random effect with key = 'viewer_id'")
         names = [effect.name for effect in self.random_effects]
         taken = sorted({name for name in names if names.count(name) > 1 or name in {"fixed", "unseen"}})
         if taken:
@@ -420,16 +427,19 @@ def _with_factors_of_file(content: dict[str, Any], source: str, folder: Path) ->
     return content | {"importance": factors.to_dict()}
 
 
-def _explain(error: pydantic.ValidationError) -> str:
+def _explain(error: pydantic.ValidationError, content: dict[str, Any]) -> str:
     sentences = []
     for problem in error.errors():
-        *section, key = [str(part) for part in problem["loc"]] or [""]
+        loc = list(problem["loc"])
+        if len(loc) > 1 and isinstance(loc[1], int):
+            loc[1] = content[str(loc[0])][loc[1]].get("name", loc[1])
+        *section, key = [str(part) for part in loc] or [""]
         if problem["type"] == "extra_forbidden":
             known = _known_keys(section)
             where = f"[{'.'.join(section)}]" if section else ""
             sentences.append(name_unknown("key", key, known, where))
         else:
-            sentences.append(f"{'.'.join([*section, key])}: {problem['msg']}")
+            sentences.append(f"{'.'.join([*section, key])}: {problem['msg'].removeprefix('Value error, ')}")
     return "; ".join(sentences)
 
 

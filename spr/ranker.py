@@ -6,15 +6,16 @@ import dataclasses
 import hashlib
 import json
 from dataclasses import dataclass, field
+from datetime import UTC
 from functools import cached_property
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 
 import numpy as np
 
 from spr import tables
 from spr.assembly import assemble
-from spr.batch import CohortBatch
-from spr.errors import ConfigError, InvalidModelInput, LedgerError, name_unknown
+from spr.batch import CohortBatch, to_utc
+from spr.errors import ConfigError, InvalidModelInput, name_unknown
 from spr.expected import expected_responses
 from spr.page import CohortValues, Page, pages_table
 from spr.page_settings import outdated_shares
@@ -23,6 +24,7 @@ from spr.placement import PageRules, place
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from datetime import datetime
     from pathlib import Path
 
     import pandas as pd
@@ -89,11 +91,10 @@ class SecondPassRanker:
     def __post_init__(self) -> None:
         # Rules that cannot be kept are refused here, where a person looks, and not while a page is served.
         unsure = [effect.name for effect in self.effects if effect.key == "viewer_id" and effect.variance is None]
-        if self._samples and (unsure or not self.effects):
-            found = f"random effect {unsure[0]!r} has none" if unsure else "there is no random effect"
+        if self._samples and unsure:
             raise ConfigError(
-                f"exploration: thompson needs the variances of the viewers' coefficients, and {found}; "
-                f"fit with this configuration"
+                f"exploration: thompson needs the variances of the viewers' coefficients, and random effect "
+                f"{unsure[0]!r} has none; fit with this configuration"
             )
 
     def __repr__(self) -> str:
@@ -189,8 +190,8 @@ class SecondPassRanker:
         self,
         values: CohortValues,
         request: int,
-        delivered: Mapping[str, int],
-        delivered_total: int,
+        delivered: Mapping[str, float],
+        delivered_total: float,
         missing: Sequence[str] = (),
     ) -> Page:
         return place(
@@ -258,8 +259,8 @@ class SecondPassRanker:
             if str(column).startswith("delivered_")
         }
         for r in range(batch.n_requests):
-            delivered = {name: int(counter[r]) for name, counter in counters.items()}
-            delivered_total = delivered.pop("total", 0)
+            delivered = {name: float(counter[r]) for name, counter in counters.items() if not np.isnan(counter[r])}
+            delivered_total = delivered.pop("total", 0.0)
             yield self._place(values, r, delivered, delivered_total)
 
     def resolve(
@@ -295,10 +296,12 @@ class SecondPassRanker:
         if ledger is None or not any(guarantee.share is not None for guarantee in self.guarantees):
             return resolved
         try:
-            had = ledger.delivered(request.viewer.viewer_id, request.at)
-        except LedgerError as error:
-            return dataclasses.replace(resolved, missing=(*request.missing, f"counters not read: {error}"))
-        counts = {g.name: had.counts.get(g.name, 0) for g in self.guarantees if g.share is not None}
+            at = cast("datetime", to_utc(request.at).item()).replace(tzinfo=UTC)
+            had = ledger.delivered(request.viewer.viewer_id, at)
+        except Exception as error:  # whatever a ledger fails with, the page is served
+            said = f"counters not read: {type(error).__name__}: {error}"
+            return dataclasses.replace(resolved, missing=(*request.missing, said))
+        counts = {g.name: had.toward(g.name, g.share) for g in self.guarantees if g.share is not None}
         return dataclasses.replace(resolved, delivered=counts, delivered_total=had.total)
 
     def with_calibrators(self, calibrators: CalibratorSet) -> SecondPassRanker:
@@ -334,7 +337,16 @@ class SecondPassRanker:
         prices : mapping of str to float
             By guarantee, in units of the mean importance factor, as :func:`spr.fit` learns them. A share that is not
             named has no price.
+
+        Raises
+        ------
+        InvalidModelInput
+            When a name is of no share.
         """
+        shares = [guarantee.name for guarantee in self.guarantees if guarantee.share is not None]
+        for name in prices:
+            if name not in shares:
+                raise InvalidModelInput(name_unknown("share", name, shares))
         return dataclasses.replace(self, prices=dict(prices))
 
     def with_coefficients(self, *effects: Coefficients) -> SecondPassRanker:
