@@ -23,7 +23,7 @@ test: .venv/installed  ## the tests and every example in a docstring
 	$(BIN)/python -m pytest -q -n 2
 
 test-slow: .venv/installed  ## whole runs: both quickstarts, the figures that the README prints
-	$(BIN)/python -m pytest -q tests/slow
+	$(BIN)/python -m pytest -q -n 2 tests/slow
 
 peer-data: .venv/installed  ## fetch the data sets of the peers' own tests into the user's cache
 	$(BIN)/python tests/benchmarks/peer_data.py

@@ -157,6 +157,14 @@ def _checked(pages: pd.DataFrame) -> pd.DataFrame:
     _refuse(pages, pages.duplicated([*_KEY]).to_numpy(), f"({', '.join(_KEY)}) is there twice")
     position = pages.groupby(["request_id", "cohort_id"], sort=False)["position"]
     _refuse(pages, (position.transform("first") != pages["position"]).to_numpy(), "a cohort has two positions")
+    cohorts = pages.drop_duplicates(["request_id", "cohort_id"])
+    twice = cohorts.duplicated(["request_id", "position"]).to_numpy()
+    _refuse(cohorts, twice, "two cohorts of a page have one position")
+    of_page = cohorts.groupby("request_id", sort=False)["position"]
+    gap = (of_page.transform("max") >= of_page.transform("size")).to_numpy()
+    _refuse(
+        cohorts, gap, "positions of a page are not 0 to its number of cohorts less 1: cohorts are missing from the log"
+    )
     return pages.astype({"position": np.int64, "slot": np.int64})
 
 

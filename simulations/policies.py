@@ -126,15 +126,18 @@ class ExpectedGain:
     factors: ImportanceFactors | None = None
     guarantees: Sequence[ImpressionGuarantee] = ()
 
-    def place(self, views: PageViews) -> Placed:
-        """Place by value, then keep the guarantees page by page."""
+    def value(self, views: PageViews) -> tuple[Floats, npt.NDArray[np.object_]]:
+        """Return the value and the edge type of each cohort."""
         known = views.world.behaviour.edge_types
         for name in [*(self.factors.factor if self.factors else ()), *(g.label for g in self.guarantees)]:
             if name not in known:
                 raise InvalidModelInput(name_unknown("edge type", name, known, "the policy ExpectedGain"))
-        edge_types = np.array(views.world.behaviour.edge_types, dtype=object)
-        edge_type = edge_types[views.world.behaviour.edge_code[views.entity_type]]
-        value = views.probability * (self.factors or ImportanceFactors.of({})).at(edge_type)
+        edge_type = np.array(known, dtype=object)[views.world.behaviour.edge_code[views.entity_type]]
+        return views.probability * (self.factors or ImportanceFactors.of({})).at(edge_type), edge_type
+
+    def place(self, views: PageViews) -> Placed:
+        """Place by value, then keep the guarantees page by page."""
+        value, edge_type = self.value(views)
         placed = _sorted(views, value, "expected-gain")
         if not self.guarantees:
             return placed

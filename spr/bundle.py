@@ -175,7 +175,7 @@ def unchanged_parts(
     -------
     tuple of str
         The other parts, whose files all have the same SHA-256: of ``calibrators``, ``coefficients``, ``factors``,
-        ``features``, ``trees``.
+        ``features``, ``prices``, ``trees``.
 
     Raises
     ------
@@ -215,6 +215,8 @@ def _write_parts(ranker: SecondPassRanker, path: Path) -> None:
         (path / "coefficients" / effect.name).mkdir(parents=True)
         effect.save(path / "coefficients" / effect.name)
     _write_json(path / "factors.json", ranker.factors.to_dict())
+    if ranker.prices:
+        _write_json(path / "prices.json", dict(ranker.prices))
     _write_json(path / "golden.json", {"margin": _golden_margin(ranker)})
     files = sorted(file for file in path.rglob("*") if file.is_file())
     manifest = {
@@ -240,6 +242,7 @@ def _read_parts(path: Path, manifest: Mapping[str, Any]) -> SecondPassRanker:
     features = CohortFeatures.from_dict(_read_json(path / "features.json"))
     trees = CohortTrees(FittedTrees.load(path / "trees"), features.columns)
     intercept, slope = manifest["unseen_correction"]
+    prices = _read_json(path / "prices.json") if "prices.json" in manifest["sha256"] else {}
     return SecondPassRanker(
         config=Config.from_dict(manifest["config"], source=f"bundle {path}"),
         calibrators=CalibratorSet.load(path / "calibrators"),
@@ -248,6 +251,7 @@ def _read_parts(path: Path, manifest: Mapping[str, Any]) -> SecondPassRanker:
         effects=tuple(Coefficients.load(path / "coefficients" / name) for name in manifest["effects"]),
         unseen_correction=(float(intercept), float(slope)),
         factors=ImportanceFactors.from_dict(_read_json(path / "factors.json")),
+        prices={str(name): float(price) for name, price in prices.items()},
         history=tuple(Choice(**choice) for choice in manifest["history"]),
     )
 

@@ -11,7 +11,8 @@ import tomllib
 from datetime import datetime, timedelta
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import numpy as np
 import pydantic
@@ -26,6 +27,9 @@ from spr.page_settings import Exploration, Guarantee
 from spr.reorder import ImportanceFactors, ImpressionGuarantee, check_guarantees
 from spr.sections import Duration, Section
 from spr.tables import IMPRESSION_COLUMNS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 Aggregation = Literal["mean", "slot_weighted_mean", "max", "noisy_or", "log_sum_exp"]
 
@@ -218,6 +222,13 @@ class Config(Section):
     random_effects: tuple[RandomEffectSettings, ...] = (RandomEffectSettings(name="member"),)
     exploration: Exploration = Exploration()
 
+    @pydantic.field_validator("guarantees", "random_effects", mode="before")
+    @classmethod
+    def _check_brackets(cls, value: object, info: pydantic.ValidationInfo) -> object:
+        if isinstance(value, dict):
+            raise ValueError(f"write [[{info.field_name}]], with two brackets: there may be several")
+        return value
+
     @classmethod
     def read(cls, path: str | Path) -> Self:
         """Read a TOML file.
@@ -321,7 +332,7 @@ class Config(Section):
         try:
             config = cls.model_validate(content)
         except pydantic.ValidationError as error:
-            raise ConfigError(f"{source}: {_explain(error)}") from error
+            raise ConfigError(f"{source}: {_explain(error, content)}") from error
         config._check_names(source)
         return config
 
@@ -355,8 +366,17 @@ class Config(Section):
         """The largest ``top_k`` of the entity types: how many slots the response features have."""
         return max(kind.top_k for kind in self.entity_types.values())
 
-    def impression_guarantees(self, factors: ImportanceFactors) -> tuple[ImpressionGuarantee, ...]:
-        """Return what pages keep, with shares that follow these importance factors where a ratio says so.
+    def impression_guarantees(
+        self, factors: ImportanceFactors, prices: Mapping[str, float] = MappingProxyType({})
+    ) -> tuple[ImpressionGuarantee, ...]:
+        """Return what pages keep.
+
+        Parameters
+        ----------
+        factors : ImportanceFactors
+            That shares follow where a ratio says so.
+        prices : mapping of str to float, optional
+            Of shares, by guarantee, in units of the mean factor; see :func:`spr.reorder.learn_prices`.
 
         Raises
         ------
@@ -364,7 +384,7 @@ class Config(Section):
             When no page could keep them together.
         """
         factor = {edge_type: factors.factor.get(edge_type, 1.0) for edge_type in self.edge_types}
-        kept = tuple(g for guarantee in self.guarantees for g in guarantee.to_guarantees(factor))
+        kept = tuple(g for guarantee in self.guarantees for g in guarantee.to_guarantees(factor, prices))
         check_guarantees(kept, {name: kind.edge_type for name, kind in self.entity_types.items()})
         return kept
 
@@ -381,6 +401,8 @@ class Config(Section):
             self.exploration.to_exploration()
         except (ConfigError, InfeasibleGuarantee) as error:
             raise ConfigError(f"{source}: {error}") from error
+        if self.exploration.method == "thompson" and not any(e.key == "viewer_id" for e in self.random_effects):
+            raise ConfigError(f"{source}: exploration: thompson needs a random effect with key = 'viewer_id'")
         names = [effect.name for effect in self.random_effects]
         taken = sorted({name for name in names if names.count(name) > 1 or name in {"fixed", "unseen"}})
         if taken:
@@ -405,16 +427,19 @@ def _with_factors_of_file(content: dict[str, Any], source: str, folder: Path) ->
     return content | {"importance": factors.to_dict()}
 
 
-def _explain(error: pydantic.ValidationError) -> str:
+def _explain(error: pydantic.ValidationError, content: dict[str, Any]) -> str:
     sentences = []
     for problem in error.errors():
-        *section, key = [str(part) for part in problem["loc"]] or [""]
+        loc = list(problem["loc"])
+        if len(loc) > 1 and isinstance(loc[1], int):
+            loc[1] = content[str(loc[0])][loc[1]].get("name", loc[1])
+        *section, key = [str(part) for part in loc] or [""]
         if problem["type"] == "extra_forbidden":
             known = _known_keys(section)
             where = f"[{'.'.join(section)}]" if section else ""
             sentences.append(name_unknown("key", key, known, where))
         else:
-            sentences.append(f"{'.'.join([*section, key])}: {problem['msg']}")
+            sentences.append(f"{'.'.join([*section, key])}: {problem['msg'].removeprefix('Value error, ')}")
     return "; ".join(sentences)
 
 

@@ -136,7 +136,7 @@ class Page:
     outcomes : tuple of (float, int64[n])
         Where fractional minima are drawn and nothing else: every page that a draw could lead to, as the probability and
         the cohorts of the batch, top first. Else empty.
-    optimal_for : {"every discount", "the discount", "no discount"} or None
+    optimal_for : {"every discount", "the discount", "no discount", "the prices"} or None
         As of :class:`spr.reorder.Reordering`; None on a random or explored page.
     guarantees : tuple of ImpressionGuarantee
         That were in force; none on a random page.

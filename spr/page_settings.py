@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import pydantic
-from pydantic import Field
+from pydantic import BeforeValidator, Field, StrictFloat, StrictInt
 
 from spr.errors import ConfigError, name_unknown
 from spr.reorder import LABEL_KINDS, ImpressionGuarantee, PageExploration
-from spr.reorder.exploration import Method
+from spr.reorder.exploration import SETTINGS, Method
 from spr.reorder.guarantees import Scope
 from spr.sections import Duration, Section
 
@@ -20,8 +20,39 @@ if TYPE_CHECKING:
     from spr.reorder import ImportanceFactors, LabelKind
 
 _BOUNDS = ("minimum", "maximum", "minimum_by_prefix", "maximum_by_prefix")
-_TERMS = (*_BOUNDS, "within_top", "slack", "catch_up", "scope", "price", "starts", "ends")
+_TERMS = (*_BOUNDS, "within_top", "slack", "catch_up", "scope", "starts", "ends")
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _read_number(value: object) -> object:
+    if not _is_number(value):
+        raise ValueError(f"{value!r} is not a number")
+    return value
+
+
+def _read_price(value: object) -> object:
+    if value != "off" and not (_is_number(value) and value >= 0):  # type: ignore[operator]  # it is a number there
+        raise ValueError(f"{value!r} is no price; allowed: a number >= 0, or 'off'")
+    return value
+
+
+def _read_ratio(value: object) -> object:
+    if value != "importance" and not isinstance(value, dict):
+        raise ValueError(f"{value!r} is no ratio; allowed: a part for each edge type, or 'importance'")
+    return value
+
+
+def _read_moment(value: object) -> object:
+    if isinstance(value, (int, float)):
+        raise ValueError(f"{value!r} is no moment; write e.g. 2026-01-01T00:00:00Z")
+    return value
+
+
+Moment = Annotated[datetime, BeforeValidator(_read_moment)]
 
 
 class Exploration(Section):
@@ -35,10 +66,10 @@ class Exploration(Section):
     random_share: float = Field(0.05, ge=0, le=1)
     salt: str = "spr-random-policy"
     method: Method | None = None
-    depth: int | None = None
-    epsilon: float | None = None
-    temperature: float | None = None
-    draws: int | None = None
+    depth: StrictInt | None = None
+    epsilon: StrictFloat | None = None
+    temperature: StrictFloat | None = None
+    draws: StrictInt | None = None
 
     def to_exploration(self) -> PageExploration | None:
         """Return how pages that are not random are explored; None where they are not.
@@ -46,13 +77,17 @@ class Exploration(Section):
         Raises
         ------
         ConfigError
-            A number out of its range, or settings without a method.
+            A number out of its range, or settings that no method, or not this one, reads.
         """
         given = self.model_dump(include={"depth", "epsilon", "temperature", "draws"}, exclude_none=True)
         if self.method is None:
             if given:
                 raise ConfigError(f"exploration: {', '.join(given)} without a method; name a method or leave them out")
             return None
+        idle = given.keys() - SETTINGS[self.method]
+        if idle:
+            read = ", ".join(sorted(SETTINGS[self.method]))
+            raise ConfigError(f"exploration: {self.method} does not read {', '.join(sorted(idle))}; it reads {read}")
         return PageExploration(self.method, **given)
 
 
@@ -63,26 +98,43 @@ class Guarantee(Section):
     0.6`` is a share of 0.2 for connections and one of 0.4 for follows, guarantees of the names ``<name>:connection``
     and ``<name>:follow``. ``ratio = "importance"`` divides it by the importance factors in force; with ``refresh`` each
     page says when these are older than that.
+
+    The ``price`` of a share is learnt by the fit; a number (in units of the mean importance factor, so that new factors
+    leave it what it is) stands in for it, and ``"off"`` makes each page the best one of those that keep the promise.
     """
 
-    name: str = Field(min_length=1)
+    name: str = Field(min_length=1, max_length=100)
     edge_type: str | None = None
     entity_type: str | None = None
     cohort_kind: str | None = None
-    ratio: dict[str, float] | Literal["importance"] | None = None
-    refresh: Duration | None = None
-    minimum: int | float | None = Field(None, gt=0)
-    maximum: int | None = Field(None, ge=0)
-    minimum_by_prefix: tuple[int, ...] | None = None
-    maximum_by_prefix: tuple[int, ...] | None = None
-    share: float | None = Field(None, gt=0, le=1)
-    within_top: int = Field(10, ge=1)
-    slack: float = Field(1.0, ge=1)
-    catch_up: float | None = Field(None, ge=0)
+    ratio: Annotated[dict[str, StrictFloat] | Literal["importance"], BeforeValidator(_read_ratio)] | None = None
+    refresh: Duration | None = Field(None, gt=timedelta(0))
+    minimum: Annotated[int | float, Field(gt=0), BeforeValidator(_read_number)] | None = None
+    maximum: StrictInt | None = Field(None, ge=0)
+    minimum_by_prefix: tuple[StrictInt, ...] | None = None
+    maximum_by_prefix: tuple[StrictInt, ...] | None = None
+    share: StrictFloat | None = Field(None, gt=0, le=1)
+    within_top: StrictInt = Field(10, ge=1)
+    slack: StrictFloat = Field(1.0, ge=1)
+    catch_up: StrictFloat | None = Field(None, ge=0)
     scope: Scope | None = None
-    price: float | None = Field(None, ge=0)
-    starts: datetime | None = None
-    ends: datetime | None = None
+    price: Annotated[float | Literal["off"], BeforeValidator(_read_price)] | None = None
+    starts: Moment | None = None
+    ends: Moment | None = None
+
+    @pydantic.model_validator(mode="after")
+    def _check_read(self) -> Self:
+        """Refuse settings that the bound does not read; a manifest holds the defaults, too."""
+        if self.share is None:
+            shared = {"slack": self.slack != 1.0, "catch_up": self.catch_up, "scope": self.scope, "price": self.price}
+            idle = [name for name, given in shared.items() if given not in (None, False)]
+            if idle:
+                raise ValueError(f"{' and '.join(idle)} belong to a share; this guarantee has none")
+            if self.within_top != 10 and self.minimum is None and self.maximum is None:
+                raise ValueError("within_top beside bounds by prefix, which have their own; leave it out")
+        if self.scope == "population" and self.price == "off":
+            raise ValueError("a share of the population is kept by its price alone; price = 'off' would drop it")
+        return self
 
     @pydantic.model_validator(mode="after")
     def _check_ratio(self) -> Self:
@@ -92,7 +144,8 @@ class Guarantee(Section):
             return self
         bounds = [name for name in _BOUNDS if getattr(self, name) is not None]
         if self.share is None or bounds:
-            raise ValueError(f"a ratio divides a share; found {', '.join(bounds) or 'none'}")
+            found = ", ".join(bounds) or "no share"
+            raise ValueError(f"a ratio divides a share, the part of the impressions for all of it; found {found}")
         if self.ratio == "importance":
             return self
         if self.refresh is not None:
@@ -117,13 +170,17 @@ class Guarantee(Section):
             if label is not None and label not in known:
                 raise ConfigError(name_unknown(what, label, known, where))
 
-    def to_guarantees(self, factors: Mapping[str, float]) -> tuple[ImpressionGuarantee, ...]:
+    def to_guarantees(
+        self, factors: Mapping[str, float], prices: Mapping[str, float]
+    ) -> tuple[ImpressionGuarantee, ...]:
         """Return what the page keeps: one guarantee, or one for each edge type of a ratio.
 
         Parameters
         ----------
         factors : mapping of str to float
             The importance factor of each edge type.
+        prices : mapping of str to float
+            Learnt ones by guarantee, in units of the mean factor.
 
         Raises
         ------
@@ -139,15 +196,21 @@ class Guarantee(Section):
                 f"guarantee {self.name!r} names {found}; name exactly one of {', '.join(LABEL_KINDS)} or a ratio"
             )
         terms: dict[str, Any] = {term: value for term in _TERMS if (value := getattr(self, term)) is not None}
+
+        scale = sum(factors.values()) / len(factors)
+
+        def make(name: str, kind: LabelKind, label: str, share: float | None) -> ImpressionGuarantee:
+            price = prices.get(name) if self.price is None else None if self.price == "off" else self.price
+            priced = None if price is None else scale * price
+            return ImpressionGuarantee(name, kind, label, share=share, price=priced, **terms)
+
         if self.ratio is None:
             ((kind, label),) = labels.items()
-            return (ImpressionGuarantee(self.name, kind, label, share=self.share, **terms),)
+            return (make(self.name, kind, label, self.share),)
         parts = factors if self.ratio == "importance" else self.ratio
-        total = sum(parts.values())
+        whole, total = self.share or 0.0, sum(parts.values())
         return tuple(
-            ImpressionGuarantee(
-                f"{self.name}:{label}", "edge_type", label, share=(self.share or 0.0) * part / total, **terms
-            )
+            make(f"{self.name}:{label}", "edge_type", label, whole * part / total)
             for label, part in parts.items()
             if part > 0
         )

@@ -101,8 +101,8 @@ def personal_spread(
             if effect.intercept:
                 rows = np.hstack([rows, np.ones((len(rows), 1))])
             found = effect.positions(features.keys(batch, effect.key))
-            prior = (effect.variance + effect.matrix.astype(np.float64) ** 2).mean(axis=0)
-            spread.append(rows * np.sqrt(np.where((found >= 0)[:, None], effect.variance[found], prior)))
+            variance = np.where((found >= 0)[:, None], effect.variance[found], effect.second_moment)
+            spread.append(rows * np.sqrt(variance))
     return spread
 
 

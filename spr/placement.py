@@ -68,8 +68,8 @@ def place(
     request: int,
     *,
     rules: PageRules,
-    delivered: Mapping[str, int],
-    delivered_total: int,
+    delivered: Mapping[str, float],
+    delivered_total: float,
     missing: Sequence[str],
     versions: Mapping[str, str],
 ) -> Page:
@@ -128,7 +128,20 @@ def place(
     retired = delivered.keys() - {guarantee.name for guarantee in rules.guarantees}
     fallbacks += [f"delivered {name!r}: no such guarantee, passed over" for name in sorted(retired)]
     fallbacks += [sentence for sentence, since in rules.outdated.items() if at >= since]
+    fallbacks += [
+        f"share {g.name!r} of the population has no price, and changes nothing: fit anew, or give it one"
+        for g in guarantees
+        if g.scope == "population" and g.price is None
+    ]
     made = _arrange(values, request_id, placed, guarantees, rules, delivered, delivered_total)
+    if rules.exploration is not None and made.optimal_for is not None:
+        thompson = rules.exploration.method == "thompson"
+        why = (
+            "no coefficients of viewers to draw"
+            if thompson and not values.spread
+            else "labels of guarantees cross or nest"
+        )
+        fallbacks.append(f"not explored: {why}")
     return Page(
         values,
         request,
@@ -154,13 +167,13 @@ def _arrange(
     placed: NDArray[np.int64],
     guarantees: Sequence[ImpressionGuarantee],
     rules: PageRules,
-    delivered: Mapping[str, int],
-    delivered_total: int,
+    delivered: Mapping[str, float],
+    delivered_total: float,
 ) -> Reordering:
     labels = {kind: values.labels(kind)[placed] for kind in dict.fromkeys(g.label_kind for g in guarantees)}
     value, exploration = values.value[placed], rules.exploration
     bounds = PageBounds(len(placed), labels, guarantees, delivered, delivered_total)
-    if exploration is None:
+    if exploration is None or (exploration.method == "thompson" and not values.spread):
         return reordering(bounds.bound(value, first_uniform(request_id, rules.salt, b"rounding")))
     sampled = None
     if exploration.method == "thompson":
@@ -168,7 +181,7 @@ def _arrange(
     return explore(bounds, value, exploration, request_id, rules.salt, sampled)
 
 
-def _check_counters(request_id: str, counters: Mapping[str, int]) -> None:
+def _check_counters(request_id: str, counters: Mapping[str, float]) -> None:
     for name, count in counters.items():
         if not (isinstance(count, (int, float, np.number)) and 0 <= count < np.inf):
             raise InvalidRequest(f"request {request_id!r}: {name} is {count!r}; a number >= 0 is needed")

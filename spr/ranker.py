@@ -5,16 +5,17 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import UTC
 from functools import cached_property
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 
 import numpy as np
 
 from spr import tables
 from spr.assembly import assemble
-from spr.batch import CohortBatch
-from spr.errors import ConfigError, InvalidModelInput, LedgerError, name_unknown
+from spr.batch import CohortBatch, to_utc
+from spr.errors import ConfigError, InvalidModelInput, name_unknown
 from spr.expected import expected_responses
 from spr.page import CohortValues, Page, pages_table
 from spr.page_settings import outdated_shares
@@ -23,6 +24,7 @@ from spr.placement import PageRules, place
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from datetime import datetime
     from pathlib import Path
 
     import pandas as pd
@@ -70,6 +72,8 @@ class SecondPassRanker:
         Intercept and slope on ``margin_fixed`` for viewers without a random effect.
     factors : ImportanceFactors
         Per edge type.
+    prices : mapping of str to float
+        Of shares whose configuration names none, by guarantee, in units of the mean factor.
     history : tuple of Choice
         What training chose, and the losses that decided.
     """
@@ -81,16 +85,16 @@ class SecondPassRanker:
     effects: tuple[Coefficients, ...]
     unseen_correction: tuple[float, float]
     factors: ImportanceFactors
+    prices: Mapping[str, float] = field(default_factory=dict)
     history: tuple[Choice, ...] = ()
 
     def __post_init__(self) -> None:
         # Rules that cannot be kept are refused here, where a person looks, and not while a page is served.
         unsure = [effect.name for effect in self.effects if effect.key == "viewer_id" and effect.variance is None]
-        if self._samples and (unsure or not self.effects):
-            found = f"random effect {unsure[0]!r} has none" if unsure else "there is no random effect"
+        if self._samples and unsure:
             raise ConfigError(
-                f"exploration: thompson needs the variances of the viewers' coefficients, and {found}; "
-                f"fit with this configuration"
+                f"exploration: thompson needs the variances of the viewers' coefficients, and random effect "
+                f"{unsure[0]!r} has none; fit with this configuration"
             )
 
     def __repr__(self) -> str:
@@ -186,8 +190,8 @@ class SecondPassRanker:
         self,
         values: CohortValues,
         request: int,
-        delivered: Mapping[str, int],
-        delivered_total: int,
+        delivered: Mapping[str, float],
+        delivered_total: float,
         missing: Sequence[str] = (),
     ) -> Page:
         return place(
@@ -255,8 +259,8 @@ class SecondPassRanker:
             if str(column).startswith("delivered_")
         }
         for r in range(batch.n_requests):
-            delivered = {name: int(counter[r]) for name, counter in counters.items()}
-            delivered_total = delivered.pop("total", 0)
+            delivered = {name: float(counter[r]) for name, counter in counters.items() if not np.isnan(counter[r])}
+            delivered_total = delivered.pop("total", 0.0)
             yield self._place(values, r, delivered, delivered_total)
 
     def resolve(
@@ -292,10 +296,12 @@ class SecondPassRanker:
         if ledger is None or not any(guarantee.share is not None for guarantee in self.guarantees):
             return resolved
         try:
-            had = ledger.delivered(request.viewer.viewer_id, request.at)
-        except LedgerError as error:
-            return dataclasses.replace(resolved, missing=(*request.missing, f"counters not read: {error}"))
-        counts = {g.name: had.counts.get(g.name, 0) for g in self.guarantees if g.share is not None}
+            at = cast("datetime", to_utc(request.at).item()).replace(tzinfo=UTC)
+            had = ledger.delivered(request.viewer.viewer_id, at)
+        except Exception as error:  # whatever a ledger fails with, the page is served
+            said = f"counters not read: {type(error).__name__}: {error}"
+            return dataclasses.replace(resolved, missing=(*request.missing, said))
+        counts = {g.name: had.toward(g.name, g.share) for g in self.guarantees if g.share is not None}
         return dataclasses.replace(resolved, delivered=counts, delivered_total=had.total)
 
     def with_calibrators(self, calibrators: CalibratorSet) -> SecondPassRanker:
@@ -322,6 +328,26 @@ class SecondPassRanker:
             When shares follow the factors, and no page could keep them under these.
         """
         return dataclasses.replace(self, factors=factors)
+
+    def with_prices(self, prices: Mapping[str, float]) -> SecondPassRanker:
+        """Return a ranker with other prices of its shares; everything else is the same object.
+
+        Parameters
+        ----------
+        prices : mapping of str to float
+            By guarantee, in units of the mean importance factor, as :func:`spr.fit` learns them. A share that is not
+            named has no price.
+
+        Raises
+        ------
+        InvalidModelInput
+            When a name is of no share.
+        """
+        shares = [guarantee.name for guarantee in self.guarantees if guarantee.share is not None]
+        for name in prices:
+            if name not in shares:
+                raise InvalidModelInput(name_unknown("share", name, shares))
+        return dataclasses.replace(self, prices=dict(prices))
 
     def with_coefficients(self, *effects: Coefficients) -> SecondPassRanker:
         """Return a ranker in which each given effect replaces the one of its name.
@@ -363,7 +389,7 @@ class SecondPassRanker:
         """What its pages keep."""
         exploration = self.config.exploration
         return PageRules(
-            guarantees=self.config.impression_guarantees(self.factors),
+            guarantees=self.config.impression_guarantees(self.factors, self.prices),
             random_share=exploration.random_share,
             salt=exploration.salt,
             exploration=exploration.to_exploration(),
@@ -385,5 +411,7 @@ class SecondPassRanker:
             "factors": self.factors.version,
             **{f"coefficients_{effect.name}": effect.version for effect in self.effects},
         }
+        if self.prices:
+            parts["prices"] = hashlib.sha256(json.dumps(dict(self.prices), sort_keys=True).encode()).hexdigest()[:12]
         content = json.dumps([parts, self.unseen_correction], sort_keys=True)
         return {"bundle": hashlib.sha256(content.encode()).hexdigest()[:12]} | parts

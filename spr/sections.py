@@ -13,9 +13,9 @@ _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
 def _read_duration(value: object) -> object:
-    if not isinstance(value, str):
+    if isinstance(value, timedelta):
         return value
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smhd])\s*", value)
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smhd])\s*", value) if isinstance(value, str) else None
     if match is None:
         raise ValueError(f"{value!r} is not a duration: write a number and s, m, h or d, e.g. '3d'")
     return timedelta(**{_UNITS[match[2]]: float(match[1])})

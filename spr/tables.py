@@ -64,6 +64,8 @@ def read_impressions(impressions: Table, config: Config) -> pd.DataFrame:
 def read_requests(requests: Table, config: Config) -> pd.DataFrame:
     """Read impressions without policy, position and labels; columns ``delivered_*`` are counters.
 
+    Null in ``delivered_<guarantee>``: the share has none yet, and is not behind.
+
     Parameters
     ----------
     requests : DataFrame or path
@@ -212,6 +214,7 @@ def _read_pages(table: Table, name: str, config: Config, *, logged: bool) -> pd.
         pa.Check(lambda s: s >= 0, error="is negative"),
         pa.Check(lambda s: s == s.round(), error="is not a whole number"),
     ]
+    finite = pa.Check(np.isfinite, error="is infinite")
     binary = pa.Check(lambda s: s.isin((0.0, 1.0)), error="is neither 0 nor 1")
     columns = {column: pa.Column(nullable=False) for column in (*strings, "at")}
     columns["entity_type"] = pa.Column(
@@ -219,22 +222,16 @@ def _read_pages(table: Table, name: str, config: Config, *, logged: bool) -> pd.
         nullable=False,
     )
     columns["slot"] = pa.Column(checks=whole)
-    columns["raw_score"] = pa.Column(checks=pa.Check(np.isfinite, error="is infinite"), nullable=True)
+    columns["raw_score"] = pa.Column(checks=finite, nullable=True)
     if logged:
         columns["position"] = pa.Column(checks=whole)
-        columns["response"] = pa.Column(
-            checks=[
-                pa.Check(lambda s: s >= 0, error="is negative"),
-                pa.Check(np.isfinite, error="is infinite"),
-            ],
-            nullable=True,
-        )
+        columns["response"] = pa.Column(checks=[whole[0], finite], nullable=True)
         columns["downstream"] = pa.Column(checks=binary, nullable=True)
     for column in optional:
         check = binary if column != "propensity" else pa.Check(lambda s: s.between(0, 1), error="is outside [0, 1]")
         columns[column] = pa.Column(checks=check, nullable=True)
     for column in delivered:
-        columns[column] = pa.Column(checks=whole)
+        columns[column] = pa.Column(checks=[whole[0], finite], nullable=column != "delivered_total")
     _check(frame, name, columns, show=IMPRESSION_KEY)
     _check_unique(frame, name, IMPRESSION_KEY)
     _check_constant(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from typing import TYPE_CHECKING, cast
 
@@ -18,6 +19,7 @@ from spr.glmix import GLMixClassifier, RandomEffect
 from spr.glmix.holdout import salted_hashes, unit_interval
 from spr.progress import Progress, ignore
 from spr.ranker import SecondPassRanker
+from spr.reorder import LABEL_KINDS, learn_prices
 from spr.segments import with_segments
 from spr.selection import choose_effects, choose_trees, later_random_pages
 from spr.trees import CohortTrees, refit_on_all
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
     from spr.tables import Table
 
 logger = logging.getLogger(__name__)
+
+_PAGES_OF_PRICES = 20_000
 
 
 def fit(
@@ -102,7 +106,7 @@ def fit(
     shrunk, rows_of_effects, learnt_from = choose_effects(examples, later, model, features, specs, progress)
     trees = fit_trees(examples, model, features, progress)
     effects = fit_effects(examples, trees, shrunk, rows_of_effects, config)
-    return SecondPassRanker(
+    ranker = SecondPassRanker(
         config=config,
         calibrators=calibrators,
         features=features,
@@ -112,6 +116,8 @@ def fit(
         factors=config.importance,
         history=(seen_by_trees, learnt_from),
     )
+    prices = fit_prices(ranker, rows, viewers, entities, progress)
+    return ranker.with_prices(prices) if prices else ranker
 
 
 def specify_effects(features: CohortFeatures, config: Config) -> list[RandomEffect]:
@@ -222,6 +228,49 @@ def fit_effects(
     model = GLMixClassifier(fixed=None, random_effects=list(shrunk), variance="diagonal" if samples else None)
     model.fit(examples.frame[rows], examples.label[rows], offset=offset)
     return tuple(model.random_effects_[effect.name] for effect in shrunk)
+
+
+def fit_prices(
+    ranker: SecondPassRanker,
+    rows: pd.DataFrame,
+    viewers: pd.DataFrame,
+    entities: pd.DataFrame | None,
+    progress: Progress,
+) -> dict[str, float]:
+    """Learn the prices of shares that have none in the configuration, on the log's latest pages, whatever their policy.
+
+    Returns
+    -------
+    dict of str to float
+        By guarantee, in units of the mean importance factor.
+    """
+    config, factors = ranker.config, ranker.factors
+    unpriced = [guarantee for guarantee in config.guarantees if guarantee.share is not None and guarantee.price is None]
+    if not unpriced:
+        return {}
+    progress("prices", 0, 1)
+    latest = rows.drop_duplicates("request_id").sort_values("at", kind="stable")["request_id"].tail(_PAGES_OF_PRICES)
+    # A page with a version that has no calibrator counts, too, whatever `rank` would make of it.
+    calibration = config.calibration.model_copy(update={"unknown_version": "prior"})
+    valuing = dataclasses.replace(ranker, config=config.model_copy(update={"calibration": calibration}))
+    values = valuing.value_cohorts(assemble(rows[rows["request_id"].isin(latest)], viewers, entities))
+    there, page = values.scorable, values.batch.request_of_cohort()
+    labels = {kind: values.labels(kind)[there] for kind in LABEL_KINDS}
+    scale = float(np.mean(factors.at(config.edge_types)))
+    names = {g.name for guarantee in unpriced for g in guarantee.to_guarantees(dict.fromkeys(config.edge_types, 1), {})}
+    prices = {}
+    begins = {guarantee.name: guarantee.begins(rows["at"].max()) for guarantee in ranker.guarantees}
+    for moment in sorted(set(begins.values())):  # each beside those that are in force when it begins
+        in_force = [guarantee for guarantee in ranker.guarantees if guarantee.in_force(moment)]
+        learnt = learn_prices(values.value[there], page[there], labels, in_force)
+        for g in in_force:
+            if g.name in names and begins[g.name] == moment:
+                prices[g.name] = learnt.price[g.name] / scale
+                if g.name in learnt.short:
+                    asked, found = g.share, learnt.delivered[g.name]
+                    logger.warning("guarantee %r asks for %.3g of impressions; pages have %.3g", g.name, asked, found)
+    progress("prices", 1, 1)
+    return prices
 
 
 def _check_learnable(rows: pd.DataFrame) -> None:

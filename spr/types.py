@@ -92,8 +92,9 @@ class RankingRequest:
         What is to be placed.
     context : mapping, optional
         ``context_*`` features, named without the prefix.
-    delivered : mapping of str to int, optional
-        Impressions that each guarantee (by name) has had with this viewer, by the service's own counters.
+    delivered : mapping of str to float, optional
+        Impressions that each share (by name) has had with this viewer, by the service's own counters. A share that is
+        not named has none yet, and is not behind.
     delivered_total : int, default 0
         All impressions that this viewer has had: cohorts placed above the ``within_top`` of the shares.
     coefficients : mapping of str to float32[d] or None, optional
@@ -108,7 +109,7 @@ class RankingRequest:
     viewer: Viewer
     cohorts: Sequence[Cohort]
     context: Mapping[str, FeatureValue] = field(default_factory=dict)
-    delivered: Mapping[str, int] = field(default_factory=dict)
+    delivered: Mapping[str, float] = field(default_factory=dict)
     delivered_total: int = 0
     coefficients: Mapping[str, np.ndarray | None] = field(default_factory=dict)
     missing: Sequence[str] = ()

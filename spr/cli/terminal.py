@@ -67,12 +67,14 @@ def progress_bars() -> Iterator[Progress]:
 def print_table(frame: pd.DataFrame, title: str) -> None:
     """Print a DataFrame, its index first; floats with four digits."""
     sheet = Sheet(title=title, title_justify="left", header_style="bold")
-    sheet.add_column(str(frame.index.name or ""))
+    for level in frame.index.names:
+        sheet.add_column(str(level or ""))
     for column in frame.columns:
         numeric = frame[column].dtype.kind in "if"
         sheet.add_column(str(column), justify="right" if numeric else "left", overflow="fold")
     for name, *values in frame.itertuples(name=None):
-        sheet.add_row(str(name), *(f"{v:.4f}" if isinstance(v, float) else str(v) for v in values))
+        named = name if isinstance(name, tuple) else (name,)
+        sheet.add_row(*map(str, named), *(f"{v:.4f}" if isinstance(v, float) else str(v) for v in values))
     console.print(sheet)
 
 

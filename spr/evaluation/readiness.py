@@ -93,7 +93,8 @@ def readiness(
     Notes
     -----
     Responses that are rare are Poisson counts, so that n of them give a rate with a relative standard error of
-    1 / sqrt(n): ``needed`` = 1 / relative_error², 400 for 5 %. That is for the level of a calibrator. Its shape, and a
+    1 / sqrt(n): ``needed`` = 1 / relative_error², 400 for 5 %. Responses that are counts or amounts vary besides, and
+    need more. That is for the level of a calibrator. Its shape, and a
     first-pass ranker of some features, are learnt from about as many; a rare kind of viewer takes more. The responses
     of one viewer go together, which this leaves out, and so a type that few viewers use is ready later than it says.
 

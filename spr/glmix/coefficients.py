@@ -112,6 +112,19 @@ class Coefficients:
         return (*self.features, INTERCEPT) if self.intercept else self.features
 
     @cached_property
+    def second_moment(self) -> NDArray[np.float64]:
+        """Mean over entities of ``variance + coefficient ** 2``, shape (d,): an estimate of the prior variance.
+
+        Raises
+        ------
+        InvalidModelInput
+            When variances were not fitted, or there is no entity.
+        """
+        if self.variance is None or not len(self.keys):
+            raise InvalidModelInput(f"coefficients of {self.name!r}: a second moment needs variances and an entity.")
+        return np.asarray((self.variance + self.matrix.astype(np.float64) ** 2).mean(axis=0))
+
+    @cached_property
     def _rows(self) -> dict[str | int, int]:
         return {key: row for row, key in enumerate(self.keys.tolist())}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Protocol
 
@@ -23,19 +23,35 @@ class Delivered:
     Parameters
     ----------
     counts : mapping of str to int
-        Impressions by guarantee, each at least 1; a guarantee that is not named has had none.
+        Impressions by guarantee; one that is not named has had none. A ledger names those that have had any.
     total : int
         All impressions: cohorts placed above ``within_top``.
+    counted : mapping of str to int
+        All impressions of the pages that counted for a guarantee, by its name: fewer than ``total`` for one that began
+        while others ran.
 
     Examples
     --------
-    >>> had = Delivered({"connection-floor": 3}, 12)
+    >>> had = Delivered({"connection-floor": 3}, 12, {"connection-floor": 12, "follow-floor": 4})
     >>> had.counts.get("follow-floor", 0), had.total
     (0, 12)
+
+    The floor of 0.5 that began four impressions ago is behind by two of them, not by six:
+
+    >>> had.toward("follow-floor", 0.5)
+    4.0
     """
 
     counts: Mapping[str, int]
     total: int
+    counted: Mapping[str, int] = field(default_factory=dict)
+
+    def toward(self, name: str, share: float) -> float:
+        """Return the impressions of a share, as if pages from before it began had held exactly the share.
+
+        ``share * total`` less this is what the share is behind by on its own pages.
+        """
+        return self.counts.get(name, 0) + share * (self.total - self.counted.get(name, 0))
 
 
 class DeliveryLedger(Protocol):
@@ -67,7 +83,8 @@ class DeliveryLedger(Protocol):
             When; without a time zone it is read as UTC. Records may come late and in any order. It is taken at its
             word: a moment far ahead puts the viewer's earlier records out of the window.
         counts : mapping of str to int
-            Impressions of this page that count for each guarantee, from 0 to ``total``.
+            Impressions of this page that count for each guarantee, from 0 to ``total``. For a guarantee that is not
+            named the page does not count: it was not in force.
         total : int
             All impressions of this page: cohorts placed above ``within_top``.
 

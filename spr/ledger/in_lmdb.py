@@ -80,7 +80,7 @@ class LMDBLedger:
     ...     ledger.delivered("v1", monday + timedelta(days=1))
     ...     ledger.expire(monday + timedelta(days=28))
     True
-    Delivered(counts={'connection-floor': 1}, total=5)
+    Delivered(counts={'connection-floor': 1}, total=5, counted={'connection-floor': 5})
     1
     """
 

@@ -38,9 +38,9 @@ class MemoryLedger:
     >>> ledger.record("r1", "v1", monday, {"connection-floor": 1}, total=5)  # delivered again: counted once
     False
     >>> ledger.delivered("v1", monday + timedelta(days=1))
-    Delivered(counts={'connection-floor': 1}, total=5)
+    Delivered(counts={'connection-floor': 1}, total=5, counted={'connection-floor': 5})
     >>> ledger.delivered("v1", monday + timedelta(days=7))
-    Delivered(counts={}, total=0)
+    Delivered(counts={}, total=0, counted={})
     """
 
     def __init__(self, *, window: timedelta = DEFAULT_WINDOW) -> None:

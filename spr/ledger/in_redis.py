@@ -65,6 +65,9 @@ class RedisLedger:
     prefix : str, default "spr:delivered:"
         Of both keys: ``<prefix>{<viewer_id>}:records`` and ``<prefix>{<viewer_id>}:moments``. The braces keep them on
         one node of a cluster.
+    timeout : float, default 0.1
+        Seconds that a page may wait for a server that does not answer, of a ledger opened by a url; a
+        ``socket_timeout`` in the url goes before. A client that is handed over has its own: give it one.
 
     Raises
     ------
@@ -92,13 +95,16 @@ class RedisLedger:
         *,
         window: timedelta = DEFAULT_WINDOW,
         prefix: str = "spr:delivered:",
+        timeout: float = 0.1,
     ) -> None:
         self._window, self._span = window, check_window(window)
         self._prefix = prefix
         self._owned = isinstance(client_or_url, str)
         if isinstance(client_or_url, str):
             try:
-                self._client: redis.Redis | redis.RedisCluster = redis.Redis.from_url(client_or_url)
+                self._client: redis.Redis | redis.RedisCluster = redis.Redis.from_url(
+                    client_or_url, socket_timeout=timeout, socket_connect_timeout=timeout
+                )
             except ValueError as error:
                 raise ConfigError(f"{client_or_url!r} is no address of a Redis: {error}") from error
         else:
@@ -174,13 +180,17 @@ def _answering(what: str) -> Iterator[None]:
 
 def _sum(records: Sequence[bytes | str], viewer_id: str, after: int, until: int) -> Delivered:
     counts: dict[str, int] = {}
+    counted: dict[str, int] = {}
     total = 0
     for names, rows in _by_names(records, viewer_id):
         inside = [row for row in rows if after < row[0] <= until]
-        total += sum(row[1] for row in inside)
+        of_names = sum(row[1] for row in inside)
+        total += of_names
         for place, name in enumerate(names, start=2):
             counts[name] = counts.get(name, 0) + sum(row[place] for row in inside)
-    return Delivered({name: count for name, count in counts.items() if count}, total)
+            counted[name] = counted.get(name, 0) + of_names
+    named = ({name: count for name, count in sums.items() if count} for sums in (counts, counted))
+    return Delivered(next(named), total, next(named))
 
 
 def _by_names(records: Sequence[bytes | str], viewer_id: str) -> Iterator[tuple[list[str], list[list[int]]]]:

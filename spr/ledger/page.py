@@ -12,8 +12,8 @@ from spr.errors import ConfigError, InvalidRequest
 MAX_ID_BYTES = 500
 """Of an id or a name in UTF-8; a key of LMDB holds 511."""
 
-MAX_COUNT = 2**32 - 1
-"""Of one page; it is kept in four bytes."""
+MAX_COUNT = 2**32 - 2
+"""Of one page; it is kept in four bytes, whose greatest number says that the page does not count."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _END = 2**53  # microseconds: past it a double, as Redis keeps scores, no longer tells neighbours apart
@@ -29,7 +29,7 @@ class DeliveredPage:
     at : int
         Microseconds since 1970, UTC.
     counts : dict of str to int
-        By guarantee, each from 1 to ``total``: what was 0 is left out.
+        By guarantee, each from 0 to ``total``.
     total : int
     """
 
@@ -54,7 +54,7 @@ class DeliveredPage:
         --------
         >>> moment = datetime(2026, 2, 1)
         >>> DeliveredPage.checked("r1", "v1", moment, {"connection-floor": 2, "follow-floor": 0}, 5).counts
-        {'connection-floor': 2}
+        {'connection-floor': 2, 'follow-floor': 0}
         >>> DeliveredPage.checked("r1", "v1", moment, {"connection-floor": 7}, 5)
         Traceback (most recent call last):
         spr.errors.InvalidRequest: request 'r1': delivered 'connection-floor' is 7; allowed: 0 to the page's total, 5
@@ -74,8 +74,7 @@ class DeliveredPage:
                 raise InvalidRequest(
                     f"{where}: delivered {name!r} is {number}; allowed: 0 to the page's total, {whole}"
                 )
-            if number:
-                kept[name] = number
+            kept[name] = number
         return cls(request_id, viewer_id, moment, kept, whole)
 
 

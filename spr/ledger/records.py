@@ -19,10 +19,11 @@ if TYPE_CHECKING:
 
     from spr.ledger.page import DeliveredPage
 
-_FORM = b"spd1"  # the last byte is the version of the form
+_FORM = b"spd2"  # the last byte is the version of the form
 _HEAD = struct.Struct("<4sIII")  # form, check sum of all after it, number of records, bytes of names
 _SUMMED_FROM = 8
 _REMEDY = "forget the viewer to count anew"
+_NOT_COUNTED = 2**32 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,7 @@ class ViewerRecords:
     names : tuple of str, length k
         Guarantees that any record counts for.
     counts : uint32[k, n]
+        ``2**32 - 1`` where a record does not count for a guarantee.
     digest : uint64[n, 2]
         BLAKE2b of the request id, 128 bits: a fixed width, whatever the ids look like.
     """
@@ -86,12 +88,12 @@ class ViewerRecords:
             return None
         kept = self.at > edge
         counts = self.counts[:, kept]
-        before = {name: row for name, row in zip(self.names, counts, strict=True) if row.any()}
+        before = {name: row for name, row in zip(self.names, counts, strict=True) if (row != _NOT_COUNTED).any()}
         names = (*before, *(name for name in page.counts if name not in before))
-        table = np.zeros((len(names), counts.shape[1] + 1), dtype="<u4")
+        table = np.full((len(names), counts.shape[1] + 1), _NOT_COUNTED, dtype="<u4")
         for row, name in enumerate(names):
-            table[row, :-1] = before.get(name, 0)
-            table[row, -1] = page.counts.get(name, 0)
+            table[row, :-1] = before.get(name, _NOT_COUNTED)
+            table[row, -1] = page.counts.get(name, _NOT_COUNTED)
         return ViewerRecords(
             np.append(self.at[kept], page.at),
             np.append(self.total[kept], np.uint32(page.total)),
@@ -103,9 +105,15 @@ class ViewerRecords:
     def delivered(self, at: int, window: int) -> Delivered:
         """Return what the viewer has had at a moment; both arguments in microseconds."""
         inside = (self.at > at - window) & (self.at <= at)
-        sums = self.counts[:, inside].sum(axis=1, dtype=np.int64).tolist()
-        counts = {name: count for name, count in zip(self.names, sums, strict=True) if count}
-        return Delivered(counts, int(self.total[inside].sum(dtype=np.int64)))
+        total, counts = self.total[inside], self.counts[:, inside]
+        counting = counts != _NOT_COUNTED
+        sums = np.where(counting, counts, 0).sum(axis=1, dtype=np.int64).tolist()
+        of = np.where(counting, total, 0).sum(axis=1, dtype=np.int64).tolist()
+        return Delivered(
+            {name: count for name, count in zip(self.names, sums, strict=True) if count},
+            int(total.sum(dtype=np.int64)),
+            {name: n for name, n in zip(self.names, of, strict=True) if n},
+        )
 
     def pack(self) -> bytes:
         """Return the value to store."""

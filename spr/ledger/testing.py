@@ -58,13 +58,16 @@ def check_delivery_ledger(fresh: Callable[[timedelta], DeliveryLedger]) -> None:
 def _check_counts(ledger: DeliveryLedger) -> None:
     _expect(ledger, "v1", _AT, _NOTHING, "a viewer without records")
     _require(ledger.record("r1", "v1", _AT, {"a": 2, "b": 0}, 5), "record must return True for a new page")
-    _expect(ledger, "v1", _AT, Delivered({"a": 2}, 5), "one page; a count of 0 is not named")
-    ledger.record("r2", "v1", _AT, {"b": 1, "größer \u0000 {x}": 3}, 3)
-    _expect(ledger, "v1", _AT, Delivered({"a": 2, "b": 1, "größer \u0000 {x}": 3}, 8), "two pages at one moment")
+    _expect(ledger, "v1", _AT, Delivered({"a": 2}, 5, {"a": 5, "b": 5}), "one page; a count of 0 is not named")
+    odd = "größer \u0000 {x}"
+    counts = {"a": 2, "b": 1, odd: 3}
+    ledger.record("r2", "v1", _AT, {"b": 1, odd: 3}, 3)
+    _expect(ledger, "v1", _AT, Delivered(counts, 8, {"a": 5, "b": 8, odd: 3}), "two pages at one moment")
     ledger.record("r3", "v1", _AT, {}, 0)
-    ledger.record("r4", "v1", _AT, {"a": 2**32 - 1}, 2**32 - 1)
-    counts = {"a": 2**32 + 1, "b": 1, "größer \u0000 {x}": 3}
-    _expect(ledger, "v1", _AT, Delivered(counts, 2**32 + 7), "a page of nothing and a page of 2^32 - 1")
+    most = 2**32 - 2
+    ledger.record("r4", "v1", _AT, {"a": most}, most)
+    expected = Delivered(counts | {"a": most + 2}, most + 8, {"a": most + 5, "b": 8, odd: 3})
+    _expect(ledger, "v1", _AT, expected, "a page of nothing and a page of 2^32 - 2")
 
 
 def _check_redelivery(ledger: DeliveryLedger) -> None:
@@ -73,14 +76,14 @@ def _check_redelivery(ledger: DeliveryLedger) -> None:
     _require(again is False, f"a redelivered request: record gave {again}; it must be False")
     other = ledger.record("r1", "v1", _AT + _TICK, {"a": 4, "b": 4}, 9)
     _require(other is False, f"the same request with other counts: record gave {other}; the first write wins")
-    _expect(ledger, "v1", _AT + _TICK, Delivered({"a": 1}, 5), "after two redeliveries")
+    _expect(ledger, "v1", _AT + _TICK, Delivered({"a": 1}, 5, {"a": 5}), "after two redeliveries")
     _require(ledger.record("r1", "v2", _AT, {"a": 2}, 2), "the same request id of another viewer is another page")
-    _expect(ledger, "v1", _AT, Delivered({"a": 1}, 5), "after the same request id of another viewer")
+    _expect(ledger, "v1", _AT, Delivered({"a": 1}, 5, {"a": 5}), "after the same request id of another viewer")
 
 
 def _check_window(ledger: DeliveryLedger) -> None:
     ledger.record("r1", "v1", _AT, {"a": 1}, 5)
-    one = Delivered({"a": 1}, 5)
+    one = Delivered({"a": 1}, 5, {"a": 5})
     for at, expected in (
         (_AT - _TICK, _NOTHING),
         (_AT, one),
@@ -90,7 +93,7 @@ def _check_window(ledger: DeliveryLedger) -> None:
     ):
         _expect(ledger, "v1", at, expected, f"a record of {_AT}, window {_WINDOW}")
     ledger.record("r2", "v1", _AT + _WINDOW, {"b": 1}, 1)
-    _expect(ledger, "v1", _AT + _WINDOW, Delivered({"b": 1}, 1), "when the older record has just left")
+    _expect(ledger, "v1", _AT + _WINDOW, Delivered({"b": 1}, 1, {"b": 1}), "when the older record has just left")
     late = ledger.record("r3", "v1", _AT, {"c": 1}, 1)
     _require(late is False, f"a late record out of the newest record's window: record gave {late}; it must be False")
     _expect(ledger, "v1", _AT, _NOTHING, "records that left the window of the newest are dropped")
@@ -102,7 +105,7 @@ def _check_order(ledger: DeliveryLedger) -> None:
         ledger.record(f"r{hour}", "v1", _AT + timedelta(hours=hour), {"a": hour}, hour)
     for hour in range(12):
         seen = sum(h for h in hours if h <= hour)
-        expected = Delivered({"a": seen}, seen) if seen else _NOTHING
+        expected = Delivered({"a": seen}, seen, {"a": seen}) if seen else _NOTHING
         _expect(ledger, "v1", _AT + timedelta(hours=hour), expected, f"records came out of order, read at hour {hour}")
 
 
@@ -123,12 +126,12 @@ def _check_viewers(ledger: DeliveryLedger) -> None:
     each = [ledger.delivered(viewer_id, _AT) for viewer_id in asked]
     _require(found == each, f"delivered_many gave {found}; delivered of each gave {each}")
     for n, viewer_id in enumerate(viewers, start=1):
-        _expect(ledger, viewer_id, _AT, Delivered({"a": n}, n), "viewers are apart")
+        _expect(ledger, viewer_id, _AT, Delivered({"a": n}, n, {"a": n}), "viewers are apart")
     _require(ledger.delivered_many([], _AT) == [], "delivered_many of nobody must be an empty list")
     ledger.forget("v1")
     ledger.forget("nobody")
     _expect(ledger, "v1", _AT, _NOTHING, "a forgotten viewer")
-    _expect(ledger, "v2", _AT, Delivered({"a": 2}, 2), "another viewer was forgotten")
+    _expect(ledger, "v2", _AT, Delivered({"a": 2}, 2, {"a": 2}), "another viewer was forgotten")
     _require(ledger.record("r1", "v1", _AT, {}, 1), "a forgotten viewer starts anew")
 
 
@@ -142,7 +145,7 @@ def _check_refusals(ledger: DeliveryLedger) -> None:
         "a negative count": lambda: ledger.record("r1", "v1", _AT, {"a": -1}, 1),
         "a count above the total": lambda: ledger.record("r1", "v1", _AT, {"a": 1, "b": 2}, 1),
         "a negative total": lambda: ledger.record("r1", "v1", _AT, {}, -1),
-        "a total of 2^32": lambda: ledger.record("r1", "v1", _AT, {}, 2**32),
+        "a total of 2^32 - 1": lambda: ledger.record("r1", "v1", _AT, {}, 2**32 - 1),
         "a moment before 1970": lambda: ledger.record("r1", "v1", datetime(1969, 12, 31, tzinfo=UTC), {}, 1),
         "reading an empty viewer id": lambda: ledger.delivered("", _AT),
         "reading one empty viewer id of two": lambda: ledger.delivered_many(["v1", ""], _AT),
@@ -178,7 +181,9 @@ def _check_threads(ledger: DeliveryLedger) -> None:
         thread.join()
     _require(len(accepted) == 160, f"four threads: {160 - len(accepted)} of 160 calls failed")
     _require(sum(accepted) == 80, f"four threads, 80 pages sent twice: {sum(accepted)} were accepted as new")
-    _expect(ledger, "v1", _AT + _WINDOW / 2, Delivered({"g0": 28, "g1": 26, "g2": 26}, 160), "four threads at once")
+    counts = {"g0": 28, "g1": 26, "g2": 26}
+    expected = Delivered(counts, 160, {name: 2 * n for name, n in counts.items()})
+    _expect(ledger, "v1", _AT + _WINDOW / 2, expected, "four threads at once")
 
 
 def _expect(ledger: DeliveryLedger, viewer_id: str, at: datetime, expected: Delivered, where: str) -> None:

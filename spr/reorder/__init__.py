@@ -8,6 +8,7 @@ from spr.reorder.exploration import PageExploration, explore
 from spr.reorder.feasibility import check_guarantees
 from spr.reorder.guarantees import LABEL_KINDS, ImpressionGuarantee, LabelKind, count_delivered
 from spr.reorder.importance import ImportanceFactors
+from spr.reorder.prices import LearntPrices, learn_prices
 from spr.reorder.random_policy import SHUFFLE_PROPENSITY_KIND, is_random, shuffle_propensity, shuffled
 from spr.reorder.reordering import Outcome, Reordering, reordering
 
@@ -17,6 +18,7 @@ __all__ = [
     "ImportanceFactors",
     "ImpressionGuarantee",
     "LabelKind",
+    "LearntPrices",
     "Outcome",
     "PageBounds",
     "PageExploration",
@@ -26,6 +28,7 @@ __all__ = [
     "count_delivered",
     "explore",
     "is_random",
+    "learn_prices",
     "reorder",
     "reordering",
     "shuffle_propensity",

@@ -108,8 +108,8 @@ def arrange(
     guarantees : sequence of ImpressionGuarantee
         As accepted by `check_guarantees`.
     delivered : mapping of str to float, optional
-        By guarantee name, the viewer's impressions of its label so far; 0 where it is not named. Names of
-        guarantees that are not (or no longer) configured are passed over.
+        By share, the viewer's impressions of its label so far. A share that is not named is not behind: it has just
+        begun. Names of guarantees that are not (or no longer) configured are passed over.
     delivered_total : float, default 0
         All of the viewer's impressions so far.
     discount : float array, shape (n_cohorts,), optional
@@ -149,7 +149,8 @@ def arrange(
 
     Elsewhere the page depends on the discount: minima and maxima of disjoint labels are an assignment problem (the j-th
     best cohort of a label stands between the first prefix that lets j of them in and the first that demands j), and the
-    rest, crossing labels among it, an integer program, solved by HiGHS in milliseconds. Where shares of nested labels
+    rest, an integer program, solved by HiGHS in milliseconds: crossing labels, and minima and maxima of nested labels
+    that contradict each other on this page, which are broken by as little as possible. Where shares of nested labels
     pull in two directions, every guarantee is met and the page need not be the best one; ``optimal_for`` says which.
 
     Where more is due than there are places, the demands of lowest value wait for the next prefix.

@@ -14,7 +14,13 @@ if TYPE_CHECKING:
 
 
 def best_page(
-    value: Floats, member: NDArray[np.bool_], minima: Integers, maxima: Integers, discount: Floats
+    value: Floats,
+    member: NDArray[np.bool_],
+    minima: Integers,
+    maxima: Integers,
+    discount: Floats,
+    *,
+    settled: bool,
 ) -> Integers:
     """Return the rank at each position of the page with the greatest ``sum(discount * value)``.
 
@@ -25,10 +31,12 @@ def best_page(
     member : bool array, shape (G, n)
         Whether a rank counts for a guarantee.
     minima, maxima : int array, shape (G, W + 1)
-        Bounds on the members within each prefix, W <= n. Where labels cross they may ask for more than there is: then
-        they are broken by as little as possible, summed over the guarantees at the prefix that misses most.
+        Bounds on the members within each prefix, W <= n.
     discount : float array, shape (n,)
         Non-increasing.
+    settled : bool
+        Whether some page keeps the bounds. Else they are broken by as little as possible, summed over the guarantees at
+        the prefix that misses most.
 
     Returns
     -------
@@ -36,7 +44,7 @@ def best_page(
     """
     asking = minima.any(axis=1) | (maxima < np.arange(maxima.shape[1])).any(axis=1)
     member, minima, maxima = member[asking], minima[asking], maxima[asking]
-    solve = _assign if (member.sum(axis=0) <= 1).all() else _solve
+    solve = _assign if settled and (member.sum(axis=0) <= 1).all() else _solve
     return _settle_ties(solve(value, member, minima, maxima, discount), value, member, minima, maxima, discount)
 
 

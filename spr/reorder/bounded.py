@@ -12,7 +12,7 @@ import numpy as np
 from spr.errors import InvalidRequest
 from spr.reorder.feasibility import check_guarantees
 from spr.reorder.guarantees import LABEL_KINDS
-from spr.reorder.rounding import round_minima
+from spr.reorder.rounding import fractional_rows, round_minima
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -47,6 +47,7 @@ class Plan:
     slack: Floats
     catch_up: Floats
     price: Floats
+    steered: Floats  # the share where a price moves with the viewer and the page, else 0
     end: int
     horizon: int
     fractional: Integers  # rows
@@ -81,8 +82,7 @@ def make_plan(guarantees: tuple[ImpressionGuarantee, ...]) -> Plan:
     promised = [g.share if g.share is not None and g.scope == "viewer" else 0.0 for g in guarantees]
     total = max((sum(g.share or 0.0 for g in shares if g.label_kind == k) for k in LABEL_KINDS), default=0.0)
     horizon = ceil(min(_FURTHEST, len(shares) / (1.0 - total) if total < 1.0 else _FURTHEST))
-    fractional = [row for row, g in enumerate(guarantees) if g.minimum is not None and g.minimum != np.floor(g.minimum)]
-    fractional.sort(key=lambda row: guarantees[row].within_top)  # so that every top holds a sum of neighbours
+    fractional = fractional_rows(guarantees)
     end, draws = round_minima([guarantees[row].minimum or 0.0 for row in fractional])
     return Plan(
         guarantees,
@@ -97,7 +97,8 @@ def make_plan(guarantees: tuple[ImpressionGuarantee, ...]) -> Plan:
         np.array([g.share or 0.0 for g in guarantees], dtype=np.float64),
         np.array([g.slack for g in guarantees], dtype=np.float64),
         np.array([g.catch_up for g in guarantees], dtype=np.float64),
-        np.array([g.price for g in guarantees], dtype=np.float64),
+        np.array([g.price or 0.0 for g in guarantees], dtype=np.float64),
+        np.array([p if g.price is not None else 0.0 for g, p in zip(guarantees, promised, strict=True)]),
         shares[0].within_top if shares else 0,
         horizon,
         np.array(fractional, dtype=np.int64),
@@ -119,11 +120,11 @@ class BoundedPage:
     member : bool array, shape (G, n)
         Whether a rank counts for a guarantee.
     minima, maxima : int array, shape (G, W + 1)
-        At each prefix; settled, so that some page keeps them, unless labels cross.
+        At each prefix; settled, so that some page keeps them, unless ``unsettled``.
     asked, allowed : int array, shape (G, W + 1)
         The minima and maxima before they were settled.
-    crossing : bool
-        Whether labels are neither disjoint nor nested.
+    unsettled : bool
+        Whether labels cross, or bounds of nested ones contradict each other on this page.
     parent, outwards, innermost : int array
         The forest of guarantees; see :mod:`spr.reorder.bounds`.
     order, lifted : int array, shape (n,)
@@ -140,7 +141,7 @@ class BoundedPage:
     maxima: Integers
     asked: Integers
     allowed: Integers
-    crossing: bool
+    unsettled: bool
     parent: Integers
     outwards: Integers
     innermost: Integers
@@ -153,6 +154,19 @@ class BoundedPage:
     def depends_on_discount(self) -> bool:
         """Whether no page is best for every discount."""
         return self.optimal_for == 1
+
+    @property
+    def can_be_drawn(self) -> bool:
+        """Whether every page that `fill` draws keeps the bounds: not where nested guarantees have maxima."""
+        size = self.member.sum(axis=1)
+        inner = np.flatnonzero((self.parent >= 0) & (size < size[self.parent]))
+        if self.unsettled or not len(inner):
+            return not self.unsettled
+        root = np.arange(len(size))
+        for _ in size:
+            root = np.where(self.parent[root] >= 0, self.parent[root], root)
+        capped = (self.maxima < np.arange(self.maxima.shape[1])).any(axis=1)
+        return not np.isin(root[capped], root[inner]).any()
 
     def lifted_ranks(self) -> dict[int, int]:
         """Return the guarantee of each rank that one lifted."""
@@ -225,7 +239,7 @@ class PageBounds:
         self._code = code.reshape(len(plan.kinds), n)[plan.kind] == plan.code[:, None]
         self._n, self._discount = n, discount
         self._total = _check_counter("delivered_total", delivered_total)
-        self._delivered = np.zeros(len(plan.guarantees))
+        self._delivered = plan.share * self._total  # of a share without a counter, which is not behind
         if plan.end:
             for row, g in enumerate(plan.guarantees):
                 if g.share is not None and g.name in delivered:
@@ -271,8 +285,14 @@ class PageBounds:
         if drawn is not None:
             for row, count in zip(plan.fractional, drawn, strict=True):
                 minima[row, window[row] :] = count
-        allowed = maxima.copy()
-        order, lifted, shortfall, optimal, crossing, asked, minima, maxima, parent, outwards, innermost = arrange_page(
+        allowed, price = maxima.copy(), plan.price
+        if plan.steered.any() and self._n:
+            from spr.reorder.steering import steer
+
+            most = plan.slack + plan.catch_up
+            counters = (self._delivered, self._total, plan.end)
+            price = steer(value, member, plan.kind, plan.steered, plan.slack, most, price, *counters)
+        order, lifted, shortfall, optimal, unsettled, asked, minima, maxima, parent, outwards, innermost = arrange_page(
             value,
             member,
             minima,
@@ -281,7 +301,7 @@ class PageBounds:
             plan.rate,
             plan.slack,
             plan.catch_up,
-            plan.price,
+            price,
             self._delivered,
             self._total,
             min(plan.end, last),
@@ -290,7 +310,8 @@ class PageBounds:
         if optimal == ONE_DISCOUNT:
             from spr.reorder.assignment import best_page
 
-            order = best_page(value, member, minima, maxima, _check_discount(self._discount, n))
+            discount = _check_discount(self._discount, n)
+            order = best_page(value, member, minima, maxima, discount, settled=not unsettled)
             lifted, shortfall = _find_lifted(order, member, asked), missing(order, asked, allowed, member)
         return BoundedPage(
             by_value,
@@ -300,7 +321,7 @@ class PageBounds:
             maxima,
             asked,
             allowed,
-            crossing,
+            unsettled,
             parent,
             outwards,
             innermost,

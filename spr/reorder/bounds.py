@@ -255,6 +255,7 @@ def count_owed(rate: float, slack: float, catch_up: float, delivered: float, del
 @numba.njit(cache=True, nogil=True)
 def look_ahead(
     minima: Integers,
+    fixed: Integers,
     parent: Integers,
     outwards: Integers,
     innermost: Integers,
@@ -268,9 +269,9 @@ def look_ahead(
 ) -> None:
     """Make due on this page what the next page would owe beyond its places.
 
-    Shares of several labels can fall due at one impression. Had the viewer left just before, no order of the next page
-    could serve them all, so some are served early: of those that fall due by the first crowded position of the next
-    page, the members of highest value.
+    Shares of several labels, and the ``fixed`` minima of the next page, can fall due at one impression. Had the viewer
+    left just before, no order of the next page could serve them all, so some are served early: each time the label that
+    takes most off the excess of all positions of the next page together, and of these the one of highest value.
     """
     n_guarantees, n_prefixes = minima.shape
     ranks = np.full((n_guarantees, len(innermost)), len(innermost), dtype=np.int64)
@@ -282,37 +283,62 @@ def look_ahead(
             supply[g] += 1
             g = parent[g]
     settled, inside = np.empty(n_guarantees, dtype=np.int64), np.empty(n_guarantees, dtype=np.int64)
-    later = np.empty(n_guarantees, dtype=np.int64)
-    k = 1
-    while k <= horizon:
-        sum_due(minima, parent, outwards, end, settled, inside)
-        total = 0
-        inside[:] = 0
-        for g in outwards:
-            later[g] = 0
+    trial = np.empty(n_guarantees, dtype=np.int64)
+    owed = np.zeros((n_guarantees, horizon + 1), dtype=np.int64)
+    for g in range(n_guarantees):
+        for k in range(1, horizon + 1):
             if rate[g] > 0.0:
-                owed = count_owed(rate[g], slack[g], catch_up[g], delivered[g], delivered_total, end + k)
-                later[g] = max(0, owed - settled[g])
-            if parent[g] == NONE:
-                total += max(later[g], inside[g])
+                owed[g, k] = count_owed(rate[g], slack[g], catch_up[g], delivered[g], delivered_total, end + k)
             else:
-                inside[parent[g]] += max(later[g], inside[g])
-        if total <= k:
-            k += 1
-            continue
-        best = NONE
+                owed[g, k] = fixed[g, min(k, n_prefixes - 1)]
+    crowded = np.arange(1, horizon + 1)
+    while True:
+        sum_due(minima, parent, outwards, end, settled, inside)
+        excess = np.empty(len(crowded), dtype=np.int64)
+        for i in range(len(crowded)):
+            excess[i] = _sum_owed(owed[:, crowded[i]], settled, rate, parent, outwards, inside) - crowded[i]
+        crowded = crowded[excess > 0]
+        before = excess[excess > 0].sum()
+        if before == 0:
+            return
+        best, least = NONE, before
         for g in range(n_guarantees):
-            may = later[g] > inside[g] and settled[g] < supply[g]
-            if may and (best == NONE or ranks[g, settled[g]] < ranks[best, settled[best]]):
-                best = g
+            if rate[g] == 0.0 or settled[g] >= supply[g]:
+                continue
+            kept = minima[g].copy()
+            minima[g, end:] = np.maximum(kept[end:], settled[g] + 1)
+            fits = True
+            for q in range(end, n_prefixes):
+                fits = fits and sum_due(minima, parent, outwards, q, trial, inside) <= q
+            sum_due(minima, parent, outwards, end, trial, inside)
+            left = 0
+            for i in range(len(crowded)):
+                left += max(0, _sum_owed(owed[:, crowded[i]], trial, rate, parent, outwards, inside) - crowded[i])
+            minima[g] = kept
+            better = left < least
+            if left == least and best != NONE:
+                better = ranks[g, settled[g]] < ranks[best, settled[best]]
+            if fits and better:
+                best, least = g, left
         if best == NONE:
             return
-        before = minima[best].copy()
         minima[best, end:] = np.maximum(minima[best, end:], settled[best] + 1)
-        for q in range(end, n_prefixes):
-            if sum_due(minima, parent, outwards, q, later, inside) > q:
-                minima[best] = before
-                return
+
+
+@numba.njit(cache=True, nogil=True)
+def _sum_owed(
+    owed: Integers, settled: Integers, rate: Floats, parent: Integers, outwards: Integers, inside: Integers
+) -> int:
+    """Return what the roots of the next page owe together, once this page has served what is settled."""
+    total = 0
+    inside[:] = 0
+    for g in outwards:
+        later = max(0, owed[g] - settled[g]) if rate[g] > 0.0 else owed[g]
+        if parent[g] == NONE:
+            total += max(later, inside[g])
+        else:
+            inside[parent[g]] += max(later, inside[g])
+    return total
 
 
 @numba.njit(cache=True, nogil=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from math import isfinite
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
@@ -16,6 +17,8 @@ from spr.reorder.random_policy import first_uniform, uniforms
 from spr.reorder.reordering import Reordering, reordering
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
     from spr.reorder.bounded import BoundedPage, BoundedPages, PageBounds
@@ -26,6 +29,16 @@ if TYPE_CHECKING:
 
 Method = Literal["shuffle_top", "adjacent_swaps", "epsilon", "plackett_luce", "thompson"]
 METHODS: tuple[Method, ...] = get_args(Method)
+SETTINGS: Mapping[Method, frozenset[str]] = MappingProxyType(
+    {
+        "shuffle_top": frozenset({"depth", "draws"}),
+        "adjacent_swaps": frozenset({"depth", "epsilon"}),
+        "epsilon": frozenset({"depth", "epsilon", "draws"}),
+        "plackett_luce": frozenset({"depth", "temperature", "draws"}),
+        "thompson": frozenset({"draws"}),
+    }
+)
+"""What each method reads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +146,9 @@ def explore(
     unbiased for the inverse propensity but for (1 - p)^(K + 1), since E[1 / (1 + Bin(K, p))] = (1 - (1 - p)^(K + 1)) /
     ((K + 1) p) (Chao and Strawderman 1972, "Negative moments of positive random variables", JASA 67).
 
-    Labels that cross on the page leave it as it is without exploration.
+    A page stays as it is without exploration where labels cross or bounds contradict each other, and, with the
+    sequential methods, where a guarantee lies inside another and either has a maximum: which cohorts may stand next is
+    not known there without a search.
 
     Examples
     --------
@@ -148,9 +163,11 @@ def explore(
             raise ConfigError("exploration: thompson needs values under draws + 1 draws of the coefficients")
         return _explore_sampled(bounds, value, sampled, request_id, salt)
     pages = bounds.bound(value, first_uniform(request_id, salt, b"rounding"))
-    if any(page.crossing for page in pages.pages):
+    if any(page.unsettled for page in pages.pages):
         return reordering(pages)
     n = len(value)
+    if exploration.method != "adjacent_swaps" and not all(page.can_be_drawn for page in pages.pages):
+        return reordering(pages)
     if exploration.method == "adjacent_swaps":
         explored = _swap(pages, exploration, uniforms(n + 1, request_id, salt, b"exploration"))
     else:
@@ -206,11 +223,14 @@ def _draw(pages: BoundedPages, exploration: PageExploration, uniform: Floats) ->
         return _made(pages, order, lifted, propensity, "exact")
     if len(pages.pages) == 1:
         return _made(pages, order, lifted, _fill(page, exploration, uniform, order)[2], "sequential")
-    joint = np.zeros(len(order))
-    for probability, other in zip(pages.probability, pages.pages, strict=True):
-        joint += probability * np.cumprod(_fill(other, exploration, uniform, order)[2])
-    reached = np.concatenate([[1.0], joint[:-1]])
-    return _made(pages, order, lifted, joint / reached, "sequential")
+    chance = np.array([_fill(other, exploration, uniform, order)[2] for other in pages.pages])
+    # of the draws, given what stands above
+    belief, propensity = pages.probability, np.empty(len(order))
+    for p, chances in enumerate(chance.T):
+        joint = belief * chances
+        propensity[p] = joint.sum()
+        belief = joint / propensity[p]
+    return _made(pages, order, lifted, propensity, "sequential")
 
 
 def _fill(
@@ -219,15 +239,15 @@ def _fill(
     from spr.reorder.filling import fill
 
     n, depth = len(page.order), min(exploration.depth, len(page.order))
-    weight, mixture = np.ones(n), 1.0
+    log_weight, mixture = np.zeros(n), 1.0
     if exploration.method == "epsilon":
         mixture = exploration.disturbance
     elif exploration.method == "shuffle_top":
-        weight = np.zeros(n)
-        weight[page.order[:depth]] = 1.0
-    elif page.value[0] > 0.0:  # the first rank has the greatest value
-        weight = np.maximum(page.value, 0.0) / page.value[0]
-        weight = weight ** (1.0 / exploration.temperature)
+        log_weight = np.full(n, -np.inf)
+        log_weight[page.order[:depth]] = 0.0
+    elif exploration.method == "plackett_luce":
+        with np.errstate(divide="ignore"):
+            log_weight = np.log(np.maximum(page.value, 0.0)) / exploration.temperature
     order, lifted, chance = fill(
         page.minima,
         page.maxima,
@@ -236,7 +256,7 @@ def _fill(
         page.innermost,
         depth,
         mixture,
-        weight,
+        log_weight,
         uniform,
         np.empty(0, dtype=np.int64) if given is None else given,
     )
@@ -271,6 +291,8 @@ def _explore_sampled(bounds: PageBounds, value: Floats, sampled: Floats, request
     own = first_uniform(request_id, salt, b"rounding")
     uniform = np.concatenate([[own], uniforms(draws, request_id, salt, b"monte-carlo")])
     made = bounds.bound(sampled[0], own)
+    if any(page.unsettled for page in made.pages):
+        return reordering(bounds.bound(value, own))
     page = made.pages[made.drawn]
     order = page.by_value[page.order]
     count = np.zeros(len(order))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import ceil
 from typing import TYPE_CHECKING
 
 from spr.errors import ConfigError, InfeasibleGuarantee
 from spr.reorder.guarantees import LABEL_KINDS
+from spr.reorder.rounding import fractional_rows, round_minima
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -70,13 +72,28 @@ def _check_together(guarantees: Sequence[ImpressionGuarantee], edge_type_of: Map
             f"shares count impressions within the tops {tops}; allowed: one within_top for all shares, "
             f"since a request carries one delivered_total"
         )
-    kinds = {g.label_kind for g in guarantees if g.minimum is not None and g.minimum != int(g.minimum)}
+    fractional = fractional_rows(guarantees)
+    kinds = {guarantees[row].label_kind for row in fractional}
     if len(kinds) > 1:
         raise ConfigError(
             f"fractional minima of {' and '.join(sorted(kinds))}; allowed: of one kind of label, since they are "
             f"rounded together"
         )
     _check_sum(guarantees, edge_type_of, lambda g: g.share or 0.0, 1.0, "shares", "at most 1")
+    _check_minima(guarantees, edge_type_of)
+    for rounded in round_minima([guarantees[row].minimum or 0.0 for row in fractional])[1]:
+        drawn = list(guarantees)
+        for row, count in zip(fractional, rounded.tolist(), strict=True):
+            drawn[row] = replace(guarantees[row], minimum=count)
+        try:
+            _check_minima(drawn, edge_type_of)
+        except InfeasibleGuarantee as error:
+            raise InfeasibleGuarantee(
+                f"{error}; fractional minima are rounded together, and this is one draw"
+            ) from None
+
+
+def _check_minima(guarantees: Sequence[ImpressionGuarantee], edge_type_of: Mapping[str, str]) -> None:
     for q in sorted({q for guarantee in guarantees for q in range(1, guarantee.last_prefix + 1)}):
         remedy = "lower them or raise within_top"
         _check_sum(guarantees, edge_type_of, lambda g, q=q: _minimum(g, q), q, "minima", remedy, f" within the top {q}")  # type: ignore[misc]  # a default binds q

@@ -26,7 +26,7 @@ from spr.reorder.bounds import (
 if TYPE_CHECKING:
     from spr.reorder.bounds import Flags, Floats, Integers
 
-EVERY_DISCOUNT, ONE_DISCOUNT, FEASIBLE = 0, 1, 2  # what a page is best for
+EVERY_DISCOUNT, ONE_DISCOUNT, FEASIBLE, PRICED = 0, 1, 2, 3  # what a page is best for
 
 
 @numba.njit(cache=True, nogil=True)
@@ -69,37 +69,41 @@ def arrange_page(
     shortfall : int64[G]
     optimal_for : int
         ``EVERY_DISCOUNT``; ``ONE_DISCOUNT``: the page must be found anew for a discount; ``FEASIBLE``: it keeps the
-        guarantees, and no page is best for every discount.
-    crossing : bool
-        Whether labels are neither disjoint nor nested; then the page is by value alone, and nothing is settled.
+        guarantees, and no page is best for every discount; ``PRICED``: the best for every discount of those that have
+        the labels which the prices chose.
+    unsettled : bool
+        Whether labels cross, or bounds of nested ones contradict each other on this page: the bounds are as they were
+        asked, and the page must be found by an integer program.
     asked : int64[G, W + 1]
         The minima before they were settled.
     minima, maxima, parent, outwards, innermost
         The settled bounds, for `fill`.
     """
     n_guarantees, n_prefixes = minima.shape
-    parent, outwards, innermost, crossing = nest(member)
-    n_shares = 0
+    parent, outwards, innermost, unsettled = nest(member)
+    n_shares, fixed = 0, minima.copy()
     for g in range(n_guarantees):
         if rate[g] > 0.0:
             n_shares += 1
+            fixed[g] = 0
             for q in range(1, n_prefixes):
                 minima[g, q] = count_owed(
                     rate[g], slack[g], catch_up[g], delivered[g], delivered_total, min(q, window[g])
                 )
     asked, allowed = minima.copy(), maxima.copy()
     nothing, nobody = np.empty(0), np.empty(0, dtype=np.int64)
-    if crossing:
+    if unsettled:
         order = np.arange(len(value))
         lifted = np.full(len(value), NONE, dtype=np.int64)
         shortfall = missing(order, asked, allowed, member)
         optimal = EVERY_DISCOUNT if not shortfall.any() else ONE_DISCOUNT
-        return order, lifted, shortfall, optimal, crossing, asked, minima, maxima, parent, outwards, innermost
+        return order, lifted, shortfall, optimal, unsettled, asked, minima, maxima, parent, outwards, innermost
     share_bounds(minima, maxima, member, parent, outwards)
     settle(minima, maxima, window, parent, outwards, innermost)
-    if n_shares > 1 and end > 0:
+    if end > 0 and (n_shares > 1 or (n_shares == 1 and fixed.any())):
         look_ahead(
             minima,
+            fixed,
             parent,
             outwards,
             innermost,
@@ -111,8 +115,9 @@ def arrange_page(
             end,
             horizon,
         )
+    priced = False
     if price.any() and end > 0:
-        _follow_prices(value, price, minima, maxima, parent, outwards, innermost, end)
+        priced = _follow_prices(value, price, minima, maxima, parent, outwards, innermost, end)
     nested = False
     for g in range(n_guarantees):
         nested = nested or (parent[g] != NONE and member[g].sum() < member[parent[g]].sum())
@@ -128,9 +133,15 @@ def arrange_page(
             order, lifted, optimal = capped, np.full(len(value), NONE, dtype=np.int64), EVERY_DISCOUNT
         else:
             order, lifted, _ = fill(minima, maxima, parent, outwards, innermost, 0, 0.0, nothing, nothing, nobody)
-            optimal = EVERY_DISCOUNT if one_prefix(minima, maxima) else ONE_DISCOUNT
+            low, high = keeps(order, minima, maxima, parent, innermost)
+            unsettled = not (low and high)
+            if unsettled:
+                minima, maxima = asked.copy(), allowed.copy()
+            optimal = EVERY_DISCOUNT if not unsettled and one_prefix(minima, maxima) else ONE_DISCOUNT
+    if priced and optimal == EVERY_DISCOUNT:
+        optimal = PRICED
     shortfall = missing(order, asked, allowed, member)
-    return order, lifted, shortfall, optimal, crossing, asked, minima, maxima, parent, outwards, innermost
+    return order, lifted, shortfall, optimal, unsettled, asked, minima, maxima, parent, outwards, innermost
 
 
 @numba.njit(cache=True, nogil=True)
@@ -142,14 +153,15 @@ def fill(
     innermost: Integers,
     depth: int,
     mixture: float,
-    weight: Floats,
+    log_weight: Floats,
     uniform: Floats,
     given: Integers,
 ) -> tuple[Integers, Integers, Floats]:
     """Fill a page from the top; return the rank at each position, the guarantee that lifted it, and its probability.
 
     Of the ranks that may stand next, the first ``depth`` positions take the best one with probability 1 - mixture,
-    else one in proportion to ``weight`` (all alike where every weight is 0); the positions below take the best one.
+    else one in proportion to ``exp(log_weight)`` (all alike where each of these is 0); the positions below take the
+    best one.
     ``given`` is a page to follow instead of drawing one, or empty; a rank that may not stand there has probability 0.
     Tables must have been settled.
     """
@@ -172,7 +184,7 @@ def fill(
     placed = np.zeros(n, dtype=np.bool_)
     order = np.empty(n, dtype=np.int64)
     lifted = np.full(n, NONE, dtype=np.int64)
-    probability = np.ones(n)
+    probability, weight = np.ones(n), np.empty(n)
     may = np.ones(n_guarantees + 1, dtype=np.bool_)
     bounded = is_bounded(maxima)
     best_left = 0
@@ -207,27 +219,29 @@ def fill(
         if best == n:  # only where tables were not settled, or a given page has left them
             rank = best_left
         if drawing:
-            sum_of_weights, n_open = 0.0, 0
+            heaviest, n_open = -np.inf, 0
             for other in range(best_left, n):
                 if not placed[other] and may[innermost[other]]:
-                    sum_of_weights += weight[other]
+                    heaviest = max(heaviest, log_weight[other])
                     n_open += 1
+            sum_of_weights = 0.0
+            for other in range(best_left, n):
+                if not placed[other] and may[innermost[other]]:
+                    weight[other] = np.exp(log_weight[other] - heaviest) if heaviest > -np.inf else 1.0
+                    sum_of_weights += weight[other]
             if len(given):
                 rank = given[p]
-            elif uniform[p] < mixture:
-                mark, rank = uniform[p] / mixture * (sum_of_weights if sum_of_weights > 0.0 else n_open), n
+            elif n_open and uniform[p] < mixture:
+                mark, rank = uniform[p] / mixture * sum_of_weights, n
                 for other in range(best_left, n):
-                    if not placed[other] and may[innermost[other]]:
-                        step = weight[other] if sum_of_weights > 0.0 else 1.0
-                        if step > 0.0:
-                            rank = other
-                            mark -= step
-                            if mark < 0.0:
-                                break
+                    if not placed[other] and may[innermost[other]] and weight[other] > 0.0:
+                        rank = other
+                        mark -= weight[other]
+                        if mark < 0.0:
+                            break
             chance = 0.0
             if n_open and may[innermost[rank]]:
-                share = weight[rank] / sum_of_weights if sum_of_weights > 0.0 else 1.0 / n_open
-                chance = mixture * share + (1.0 - mixture if rank == best else 0.0)
+                chance = mixture * weight[rank] / sum_of_weights + (1.0 - mixture if rank == best else 0.0)
             probability[p] = chance
         elif len(given):
             rank = given[p]
@@ -314,8 +328,8 @@ def _follow_prices(
     outwards: Integers,
     innermost: Integers,
     end: int,
-) -> None:
-    """Make due by ``end`` as many of each label as the best page has there whose values include the prices."""
+) -> bool:
+    """Make due by ``end`` what the best page has there whose values include the prices; say whether that is more."""
     n, n_guarantees = len(innermost), len(parent)
     priced = value.copy()
     for rank in range(n):
@@ -334,8 +348,11 @@ def _follow_prices(
         while g != NONE:
             count[g] += 1
             g = parent[g]
+    raised = False
     for g in range(n_guarantees):
+        raised = raised or count[g] > minima[g, end]
         minima[g, end:] = np.maximum(minima[g, end:], count[g])
+    return raised
 
 
 @numba.njit(cache=True, nogil=True)

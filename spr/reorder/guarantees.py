@@ -13,7 +13,7 @@ from spr.errors import ConfigError, InfeasibleGuarantee, name_unknown
 from spr.ledger import Delivered
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from datetime import datetime
 
     from numpy.typing import NDArray
@@ -31,7 +31,8 @@ class ImpressionGuarantee:
     at every prefix. Over all pages of a viewer: ``share``, a part of the viewer's impressions (cohorts placed above
     ``within_top``), counted by the service. With D impressions delivered, D_t of them of the label, the deficit ``share
     * D - D_t`` stays at most ``slack``, wherever on the page the viewer leaves, as long as pages hold cohorts of the
-    label.
+    label and their other bounds leave it the places (a viewer who always leaves at the first position, which another
+    minimum has, sees none of it), and no impression leaves the window in which they are counted.
 
     Parameters
     ----------
@@ -59,9 +60,12 @@ class ImpressionGuarantee:
         of the label; it is paid in such instalments, so that it cannot flood a page.
     scope : {"viewer", "population"}, default "viewer"
         Of a share: promised to each viewer, or only on average over all pages, by ``price`` alone.
-    price : float, default 0.0
-        Of a share: what an impression of the label is worth beyond its value, in units of value, when the cohorts above
-        ``within_top`` are chosen; they still stand in order of value. See :func:`spr.reorder.learn_prices`.
+    price : float, optional
+        Of a share: what an impression of the label is worth beyond its value to the population, in units of value; see
+        :func:`spr.reorder.learn_prices`. With a price the set of cohorts above ``within_top`` is chosen by value plus a
+        price, and still stands in order of value where the bounds allow. A share that is promised to a viewer moves the
+        price with the viewer's lag and with what the page has, see :mod:`spr.reorder.steering`; for the population it
+        stays. Without a price each page is the best one that keeps the promise, which costs more over many pages.
     starts, ends : datetime, optional
         In force from ``starts`` (included) to ``ends`` (excluded); without a time zone they are read as UTC.
 
@@ -94,13 +98,17 @@ class ImpressionGuarantee:
     maximum_by_prefix: tuple[int, ...] | None = None
     catch_up: float = 2.0
     scope: Scope = "viewer"
-    price: float = 0.0
+    price: float | None = None
     starts: datetime | None = None
     ends: datetime | None = None
     _hash: int = field(init=False, repr=False, compare=False, default=0)
 
     def __hash__(self) -> int:
         return self._hash  # every page asks for it
+
+    def __reduce__(self) -> tuple[Callable[..., ImpressionGuarantee], tuple[object, ...]]:
+        # Hashes of strings differ between processes, so that it is made anew.
+        return ImpressionGuarantee, tuple(getattr(self, term.name) for term in fields(self) if term.init)
 
     def __post_init__(self) -> None:
         where = f"guarantee {self.name!r}"
@@ -134,7 +142,7 @@ class ImpressionGuarantee:
                 f"{where}: slack={self.slack!r}; allowed: >= 1, since impressions are whole and less cannot be held"
             )
         for what, number in (("catch_up", self.catch_up), ("price", self.price)):
-            if not (number >= 0.0 and isfinite(number)):
+            if number is not None and not (number >= 0.0 and isfinite(number)):
                 raise ConfigError(f"{where}: {what}={number!r}; allowed: a finite number >= 0")
         if self.starts is not None and self.ends is not None and not _utc(self.starts) < _utc(self.ends):
             raise ConfigError(f"{where}: starts {self.starts} and ends {self.ends}; allowed: a start before the end")
@@ -155,7 +163,7 @@ class ImpressionGuarantee:
                 f"{where}: allowed: at most one of minimum, share and minimum_by_prefix, at most one of maximum and "
                 f"maximum_by_prefix, and at least one of all; found {found}"
             )
-        if self.share is None and (self.scope != "viewer" or self.price):
+        if self.share is None and (self.scope != "viewer" or self.price is not None):
             raise ConfigError(f"{where}: scope and price belong to a share; found none")
 
     def _check_prefixes(self, where: str) -> None:
@@ -247,6 +255,10 @@ class ImpressionGuarantee:
                 due[-1:] = self.minimum_by_prefix[-1]
         return due
 
+    def begins(self, since: datetime) -> datetime:
+        """Return the later of its start and a time; without a time zone that is read as UTC."""
+        return _utc(since) if self.starts is None else max(_utc(since), _utc(self.starts))
+
     def in_force(self, at: datetime) -> bool:
         """Say whether it holds at a time; without a time zone that is read as UTC."""
         moment = _utc(at)
@@ -275,18 +287,18 @@ def count_delivered(
     Returns
     -------
     Delivered
-        By guarantee, and in all: cohorts above the ``within_top`` of the shares.
+        By share of the page, also where it is 0, and in all: cohorts above the ``within_top`` of the shares.
 
     Examples
     --------
     >>> floor = ImpressionGuarantee("floor", "edge_type", "follow", share=0.5, within_top=2)
     >>> count_delivered([floor], {"edge_type": ["follow", "connection", "follow"]}, 3)
-    Delivered(counts={'floor': 1}, total=2)
+    Delivered(counts={'floor': 1}, total=2, counted={'floor': 2})
     """
     shares = [guarantee for guarantee in guarantees if guarantee.share is not None]
     total = min(n, shares[0].within_top) if shares else 0
     counts = {g.name: sum(label == g.label for label in labels[g.label_kind][:total]) for g in shares}
-    return Delivered({name: count for name, count in counts.items() if count}, total)
+    return Delivered(counts, total, dict.fromkeys(counts, total))
 
 
 def _utc(moment: datetime) -> datetime:

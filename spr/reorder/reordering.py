@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from spr.reorder.bounded import BoundedPages
 
 PropensityKind = Literal["exact", "sequential", "monte_carlo", "none"]
-OptimalFor = Literal["every discount", "the discount", "no discount"]
-_OPTIMAL_FOR: tuple[OptimalFor, ...] = ("every discount", "the discount", "no discount")
+OptimalFor = Literal["every discount", "the discount", "no discount", "the prices"]
+_OPTIMAL_FOR: tuple[OptimalFor, ...] = ("every discount", "the discount", "no discount", "the prices")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,10 +56,11 @@ class Reordering:
         Of ``monte_carlo``, else 0.
     moved : set of int
         Cohorts that do not stand where they would without exploration, and that no guarantee placed.
-    optimal_for : {"every discount", "the discount", "no discount"} or None
+    optimal_for : {"every discount", "the discount", "no discount", "the prices"} or None
         Among the pages that keep what can be kept, this one has the greatest ``sum(discount[position] * value)`` for
         every non-increasing discount; for the discount it was arranged for, where no page is best for all; or it keeps
-        the guarantees without being best (shares of nested labels that pull in two directions). None: explored.
+        the guarantees without being best (shares of nested labels that pull in two directions); or prices of shares
+        chose how many cohorts of each label it has at the top, and it is the best with so many. None: explored.
     outcomes : tuple of Outcome
         The different pages that a draw of fractional minima can lead to; empty where nothing is drawn, or explored.
     """

@@ -7,9 +7,22 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import ArrayLike, NDArray
 
+    from spr.reorder.guarantees import ImpressionGuarantee
+
 _DIGITS = 12  # sums of short decimals miss whole numbers by less
+
+
+def fractional_rows(guarantees: Sequence[ImpressionGuarantee]) -> list[int]:
+    """Return which guarantees have a fractional minimum, in the order in which they are rounded.
+
+    By ``within_top``, so that what a top asks is a sum of neighbours.
+    """
+    rows = [row for row, g in enumerate(guarantees) if g.minimum is not None and g.minimum != np.floor(g.minimum)]
+    return sorted(rows, key=lambda row: guarantees[row].within_top)
 
 
 def round_minima(minimum: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.int64]]:

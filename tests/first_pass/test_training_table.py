@@ -176,3 +176,12 @@ def test_position_is_independent_of_the_raw_score_on_random_rows_only(world: Wor
         p_value[name] = spearmanr(cohorts["position"].first(), cohorts["raw_score"].mean()).pvalue
     assert p_value["served"] < 1e-6
     assert p_value["random"] > 0.01
+
+
+@pytest.mark.parametrize(
+    ("position", "message"),
+    [((0, 5, 1), "cohorts are missing from the log in 3 of 3"), ((0, 1, 1), "two cohorts of a page have one position")],
+)
+def test_positions_that_are_no_order_of_the_page_are_refused(position: tuple[int, ...], message: str) -> None:
+    with pytest.raises(FirstPassError, match=message):
+        training_table(page(3).assign(position=position), "t0")

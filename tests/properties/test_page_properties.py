@@ -200,11 +200,12 @@ def test_page_that_is_deterministic_has_no_propensity(rankers: Rankers, request:
 def test_page_meets_a_share_as_far_as_supply_allows(rankers: Rankers, request: Request) -> None:
     page = rankers.deterministic.rank(request)
     bears = [p.edge_type == "connection" for p in page.placements]
-    delivered, total = request.delivered.get("connection-floor", 0), request.delivered_total
+    total = request.delivered_total
+    delivered = request.delivered.get("connection-floor", total / 4)  # a share without a counter is not behind
     missing, least = 0, 0
     for prefix in range(1, min(10, len(bears)) + 1):
         debt = min(total - 4 * delivered, 4 * 3)  # in quarters; 3 = slack + catch_up
-        due = max(0, -((4 - debt - prefix) // 4))  # ceil(min(D / 4 - D_t, 3) + p / 4 - 1)
+        due = max(0, math.ceil((debt + prefix - 4) / 4))  # ceil(min(D / 4 - D_t, 3) + p / 4 - 1)
         missing = max(missing, due - sum(bears[:prefix]))
         least = max(least, due - min(prefix, sum(bears)))
     assert page.shortfall.get("connection-floor", 0) == missing == least
@@ -343,7 +344,7 @@ def _tabulate(drawn: list[Request]) -> tuple[pd.DataFrame, pd.DataFrame, pd.Data
                         "entity_id": cohort.entity_id[slot],
                         "ranker_version": cohort.ranker_version,
                         "raw_score": cohort.raw_score[slot],
-                        "delivered_connection-floor": request.delivered.get("connection-floor", 0),
+                        "delivered_connection-floor": request.delivered.get("connection-floor", np.nan),
                         "delivered_total": request.delivered_total,
                     }
                 )

@@ -34,7 +34,9 @@ def digest(frame: pd.DataFrame) -> str:
 
 
 def test_the_log_is_the_same_in_every_version() -> None:
-    assert digest(World(n_viewers=200, seed=1).impressions(4000)) == "fe2f994e323f3410"
+    log = World(n_viewers=200, seed=1).impressions(4000)
+    # exponentials differ between processors in their last digit
+    assert digest(log.assign(raw_score=log["raw_score"].round(6))) == "d5a90322ffe9a382"
 
 
 @pytest.mark.parametrize("rate", [0.0, 1e-9, 0.3, 4.0, 250.0])

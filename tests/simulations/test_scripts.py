@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from simulations.guarantee_sweep import GuaranteeSweepSettings, supply
 from simulations.script import Results, Settings, read_settings
 from spr.errors import ConfigError
 from spr.progress import ignore
@@ -108,15 +109,32 @@ def test_cannibalization_is_told_from_competition_for_places() -> None:
 
 
 def test_guarantees_deliver_more_and_cost_more_as_they_grow() -> None:
-    table = run("guarantee_sweep", viewers=300, requests=1500, shares=(0.0, 0.2, 0.4), slacks=(1.0, 4.0)).tables[
-        "guarantee sweep"
-    ]
-    for slack in (1.0, 4.0):
-        of_slack = table.loc[slack]
-        assert of_slack["delivered"].is_monotonic_increasing
-        assert of_slack["gain lost %"].is_monotonic_increasing
-        assert of_slack["gain lost %"].iloc[0] == 0
-    assert table.loc[(4.0, 0.4), "gain lost %"] < table.loc[(1.0, 0.4), "gain lost %"]
+    results = run("guarantee_sweep", viewers=100, requests=2500, shares=(0.0, 0.3, 0.5), slacks=(1.0, 4.0))
+    table = results.tables["guarantee sweep"]
+    for form in ("per viewer, slack 1", "per viewer, slack 4", "per population"):
+        of_form = table.loc[form]
+        assert of_form["delivered"].is_monotonic_increasing
+        assert of_form["gain lost %"].iloc[0] == 0
+        assert of_form.loc[0.5, "gain lost %"] > of_form.loc[0.3, "gain lost %"]
+    lost, delivered = table["gain lost %"].xs(0.5, level="share"), table["delivered"].xs(0.5, level="share")
+    assert lost["per population"] < lost["per viewer, slack 4"] < lost["per viewer, slack 1"]
+    assert delivered["per population"] == pytest.approx(0.5, abs=0.002)
+    missed = table["viewers miss %"].xs(0.5, level="share")
+    assert missed["per viewer, slack 1"] < missed["per viewer, slack 4"] < 1 < missed["per population"]
+    # Every viewer counted here was shown 40 impressions or more, of which the promise may lag by the slack.
+    assert table.loc[("per viewer, slack 1", 0.5), "worst viewer misses %"] <= 100 / 40
+    assert table["price"].xs(0.5, level="share").nunique() == 1
+
+
+def test_a_floor_above_the_supply_gets_what_there_is() -> None:
+    asked = {"viewers": 100, "requests": 600, "edge_type": "connection", "shares": (0.9,), "slacks": (1.0,)}
+    results = run("guarantee_sweep", **asked)
+    there_is = supply(GuaranteeSweepSettings(**asked))
+    table = results.tables["guarantee sweep"]
+    assert table.index.tolist() == [("per viewer, slack 1", 0.9), ("per population", 0.9)]
+    assert (table["price"] > 0).all()
+    assert table["delivered"].to_numpy() == pytest.approx(there_is, rel=2e-3)
+    assert any(f"can have {100 * there_is:.1f} %" in remark for remark in results.remarks)
 
 
 def test_a_newcomer_is_trained_on_the_random_pages_and_finds_its_place() -> None:

@@ -35,6 +35,7 @@ FILES = (
     "factors.json",
     "features.json",
     "golden.json",
+    "prices.json",
     "trees/trees.json",
     "trees/trees.ubj",
 )

@@ -264,7 +264,7 @@ def test_adopt_replaces_the_factors_and_nothing_else(saved: Path, new: Path) -> 
     assert after.config == before.config
     changed = json.loads((saved / "manifest.json").read_text())["sha256"].items() ^ hashes.items()
     assert {file for file, _ in changed} == {"factors.json"}
-    assert "calibrators, coefficients, features, trees: unchanged (sha256)" in result.output
+    assert "calibrators, coefficients, features, prices, trees: unchanged (sha256)" in result.output
     (row,) = [line for line in result.output.splitlines() if "subscribe" in line]
     assert ["1.2000" in row, "2.5000" in row, "use" in row] == [True] * 3
 

@@ -52,6 +52,7 @@ COLUMNS = [
     "version_trees",
     "version_factors",
     "version_coefficients_member",
+    "version_prices",
     "entity_id",
     "raw_score",
     "expected_response",

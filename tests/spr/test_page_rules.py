@@ -12,10 +12,13 @@ import pandas as pd
 import pytest
 
 import spr
-from spr.errors import ConfigError, InfeasibleGuarantee, InvalidRequest, LedgerError
+from spr.errors import ConfigError, InfeasibleGuarantee, InvalidModelInput, InvalidRequest, LedgerError
 from spr.ledger import MemoryLedger
 from spr.page import pages_table
+from spr.progress import ignore
 from spr.reorder import ImportanceFactors
+from spr.tables import read_entities, read_impressions, read_viewers
+from spr.training import fit_prices
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -176,7 +179,10 @@ MINIMAL = '[entity_types]\npeople = { edge_type = "connection" }\nhashtag = { ed
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("[[guarantees]]\nname = 'g'\nratio = { connection = 1 }", "a ratio divides a share; found none"),
+        (
+            "[[guarantees]]\nname = 'g'\nratio = { connection = 1 }",
+            "part of the impressions for all of it; found no share",
+        ),
         ("[[guarantees]]\nname = 'g'\nratio = { connection = 1 }\nshare = 0.2\nmaximum = 3", "found maximum"),
         ("[[guarantees]]\nname = 'g'\nratio = { connection = 0 }\nshare = 0.2", "allowed: numbers above 0"),
         ("[[guarantees]]\nname = 'g'\nratio = {}\nshare = 0.2", "holds nothing"),
@@ -200,6 +206,33 @@ MINIMAL = '[entity_types]\npeople = { edge_type = "connection" }\nhashtag = { ed
         ("[exploration]\nmethod = 'shuffle'", "exploration.method"),
         ("[exploration]\nmethod = 'epsilon'\nepsilon = 2.0", "epsilon=2.0; allowed"),
         ("[exploration]\ndepth = 3", "depth without a method"),
+        ("[exploration]\nmethod = 'epsilon'\ntemperature = 0.2", "epsilon does not read temperature; it reads depth"),
+        ("[exploration]\nmethod = 'thompson'\ndepth = 2", "thompson does not read depth; it reads draws"),
+        (
+            "[[random_effects]]\nname = 'kind'\nkey = 'cohort_kind'\n[exploration]\nmethod = 'thompson'",
+            "thompson needs a random effect with key = 'viewer_id'",
+        ),
+        ("[guarantees]\nname = 'g'", r"write \[\[guarantees\]\], with two brackets"),
+        *(
+            (f"[[guarantees]]\nname = 'floor'\nedge_type = 'follow'\n{terms}", sentence)
+            for terms, sentence in (
+                ("share = 0.2\nprice = 'of'", r"guarantees\.floor\.price: 'of' is no price; allowed: a number >= 0"),
+                ("share = 0.2\nprice = -1", "-1 is no price"),
+                ("minimum = [1]", r"minimum: \[1\] is not a number"),
+                ("minimum = true", "True is not a number"),
+                ("minimum = '1'", "'1' is not a number"),
+                ("maximum = true", "maximum: Input should be a valid integer"),
+                ("share = '0.2'", "share: Input should be a valid number"),
+                ("minimum = 1\nstarts = 20260101", "20260101 is no moment"),
+                ("minimum = 1\nslack = 2.0", "slack belong to a share"),
+                ("minimum = 1\nprice = 'off'\nscope = 'viewer'", "scope and price belong to a share"),
+                ("share = 0.2\nscope = 'population'\nprice = 'off'", "price = 'off' would drop it"),
+                ("minimum_by_prefix = [0, 1]\nwithin_top = 3", "within_top beside bounds by prefix"),
+            )
+        ),
+        ("[[guarantees]]\nname = 'g'\nratio = 'importances'\nshare = 0.2", "'importances' is no ratio"),
+        ("[[guarantees]]\nname = 'g'\nratio = 'importance'\nshare = 0.2\nrefresh = '0d'", "g.refresh: Input should be"),
+        ("[[guarantees]]\nname = 'g'\nratio = 'importance'\nshare = 0.2\nrefresh = 30", "30 is not a duration"),
         ("[exploration]\ndeth = 3", "unknown key 'deth'.*Did you mean 'depth'"),
     ],
 )
@@ -260,9 +293,9 @@ def test_explored_page_keeps_its_floor_and_states_its_propensity(
     assert len({page.cohort_id for page in pages}) > 5
     assert any("exploration" in page.reason for page in pages)
     assert ruled.rank(_request("r7")).cohort_id == pages[7].cohort_id
-    estimated = _ruled(ranker, text + "draws = 50\n").rank(_request("r7"))
-    assert estimated.cohort_id == pages[7].cohort_id
     if kind == "sequential":
+        estimated = _ruled(ranker, text + "draws = 50\n").rank(_request("r7"))
+        assert estimated.cohort_id == pages[7].cohort_id
         assert (estimated.propensity_kind, estimated.propensity_draws) == ("monte_carlo", 50)
         assert pages_table([estimated])["propensity_draws"].eq(50).all()
 
@@ -293,6 +326,26 @@ def test_thompson_needs_variances_and_explores_unsure_viewers_more(
     ranked = [settled.rank(dataclasses.replace(request, viewer=known)) for request in requests]
     assert len({page.cohort_id for page in ranked}) == 1
     assert all(p.propensity == 1.0 for p in ranked[0].placements)
+
+
+def test_thompson_without_coefficients_of_viewers_serves_the_page_by_value(ranker: spr.SecondPassRanker) -> None:
+    text = '[exploration]\nrandom_share = 0.0\nmethod = "thompson"\n'
+    asked = {"guarantees": [], "exploration": tomllib.loads(text)["exploration"]}
+    config = spr.Config.from_dict(ranker.config.to_dict() | asked)
+    page = dataclasses.replace(ranker, config=config, effects=()).rank(_request())  # as where training leaves them out
+    assert "not explored: no coefficients of viewers to draw" in page.fallbacks
+    assert (page.propensity_kind, set(page.reason)) == ("none", {"value"})
+
+
+@pytest.mark.parametrize("method", ["shuffle_top", "adjacent_swaps"])
+def test_a_page_whose_labels_cross_says_that_it_is_not_explored(ranker: spr.SecondPassRanker, method: str) -> None:
+    crossing = (
+        '[[guarantees]]\nname = "kind"\ncohort_kind = "kind1"\nminimum = 2\nwithin_top = 3\n'
+        '[[guarantees]]\nname = "type"\nedge_type = "subscribe"\nminimum = 2\nwithin_top = 3\n'
+    )
+    page = _ruled(ranker, crossing + f'[exploration]\nrandom_share = 0.0\nmethod = "{method}"\n').rank(_request())
+    assert "not explored: labels of guarantees cross or nest" in page.fallbacks
+    assert (page.propensity_kind, page.shortfall) == ("none", {})
 
 
 def test_random_pages_are_neither_guaranteed_nor_explored(ranker: spr.SecondPassRanker) -> None:
@@ -353,8 +406,105 @@ def test_resolve_with_a_ledger_that_is_away_still_serves_a_page(ranker: spr.Seco
     ruled = _ruled(ranker, SHARES)
     request = _request(delivered={"people": 2}, delivered_total=9)
     page = ruled.rank(ruled.resolve(request, ledger=Away()))
-    assert f"counters not read: no ledger at /nowhere for v000001 at {AT}" in page.fallbacks
+    assert f"counters not read: LedgerError: no ledger at /nowhere for v000001 at {AT}" in page.fallbacks
     assert page.cohort_id == ruled.rank(request).cohort_id
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"viewer": spr.Viewer("v" * 600)}, "InvalidRequest: viewer_id"),
+        ({"at": datetime(1960, 1, 1)}, "InvalidRequest: delivered: at is 1960"),
+    ],
+)
+def test_resolve_loses_no_page_that_rank_would_serve(
+    ranker: spr.SecondPassRanker, change: dict[str, Any], said: str
+) -> None:
+    ruled, request = _ruled(ranker, SHARES), dataclasses.replace(_request(), **change)
+    page = ruled.rank(ruled.resolve(request, ledger=MemoryLedger()))
+    assert any(said in sentence for sentence in page.fallbacks)
+    assert page.cohort_id == ruled.rank(request).cohort_id
+
+
+def test_resolve_reads_any_moment_that_rank_reads(ranker: spr.SecondPassRanker) -> None:
+    ruled, ledger = _ruled(ranker, SHARES), MemoryLedger()
+    ledger.record("r0", "v000001", AT, {"people": 1, "events": 0}, 4)
+    for at in ("2026-01-05T01:00:00", np.datetime64("2026-01-05T01:00:00"), pd.Timestamp("2026-01-05T03", tz="CET")):
+        resolved = ruled.resolve(dataclasses.replace(_request(), at=at), ledger=ledger)
+        assert (resolved.delivered, resolved.delivered_total) == ({"people": 1, "events": 0}, 4)
+
+
+@pytest.mark.parametrize("newcomer", ["deployed", "starts"])
+def test_a_share_that_begins_has_no_debt_for_the_pages_before_it(ranker: spr.SecondPassRanker, newcomer: str) -> None:
+    old = '[[guarantees]]\nname = "people"\nedge_type = "connection"\nshare = 0.2\nwithin_top = 5\n'
+    new = '[[guarantees]]\nname = "tags"\nentity_type = "hashtag"\nshare = 0.3\nwithin_top = 5\nprice = "off"\n'
+    begin = AT + timedelta(hours=40)
+    before = _ruled(ranker, old if newcomer == "deployed" else old + new + f"starts = {begin:%Y-%m-%dT%H:%M:%SZ}\n")
+    after = _ruled(ranker, old + new) if newcomer == "deployed" else before
+    ledger, tags, had = MemoryLedger(), 0, 0
+    for i in range(80):
+        at = AT + timedelta(hours=i)
+        ruled = after if at >= begin else before
+        page = ruled.rank(ruled.resolve(_request(f"r{i}", at=at), ledger=ledger))
+        assert page.shortfall == {}
+        seen = page.count_delivered()
+        ledger.record(page.request_id, page.viewer_id, page.at, seen.counts, seen.total)
+        if at >= begin:
+            had += seen.total
+            tags += sum(placement.entity_type == "hashtag" for placement in page.placements[:5])
+            assert had * 0.3 - tags <= 1 + 1e-9
+    by_value = sum(p.entity_type == "hashtag" for p in before.rank(_request("r")).placements[:5])
+    assert by_value == 0  # so that what stands there is the share's doing
+    assert tags <= 0.3 * had + 2
+    assert after.rank(_request(at=begin, delivered={"people": 40}, delivered_total=200)).shortfall == {}
+
+
+def test_a_share_of_the_population_without_a_price_says_so(ranker: spr.SecondPassRanker) -> None:
+    text = '[[guarantees]]\nname = "tags"\nentity_type = "hashtag"\nshare = 0.3\nscope = "population"\nwithin_top = 2\n'
+    ruled = _ruled(ranker, text)
+    (sentence,) = [said for said in ruled.rank(_request()).fallbacks if "price" in said]
+    assert "share 'tags' of the population has no price, and changes nothing" in sentence
+    priced = ruled.with_prices({"tags": 10.0}).rank(_request())
+    assert not any("price" in said for said in priced.fallbacks)
+    assert [p.entity_type for p in priced.placements[:2]] == ["hashtag", "hashtag"]
+    with pytest.raises(InvalidModelInput, match=r"unknown share 'tag'; known: tags\. Did you mean 'tags'"):
+        ruled.with_prices({"tag": 1.0})
+
+
+def test_prices_are_learnt_for_the_shares_that_are_in_force_together(
+    ranker: spr.SecondPassRanker, small_tables: WorldTables, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = read_impressions(small_tables.impressions, ranker.config)
+    viewers, entities = read_viewers(small_tables.viewers), read_entities(small_tables.entities)
+    last = rows["at"].max()
+    turn = f"{last + timedelta(days=10):%Y-%m-%dT%H:%M:%SZ}"
+    events = '[[guarantees]]\nname = "events"\nentity_type = "event"\nshare = 0.3\nwithin_top = 4\n'
+    groups = '[[guarantees]]\nname = "groups"\nentity_type = "group"\nshare = 0.35\nwithin_top = 4\n'
+    people = '[[guarantees]]\nname = "people"\nentity_type = "people"\nshare = 0.6\nwithin_top = 4\n'
+    ended = f"ends = {last - timedelta(hours=1):%Y-%m-%dT%H:%M:%SZ}\n"
+
+    def learn(text: str) -> dict[str, float]:
+        return fit_prices(_ruled(ranker, text), rows, viewers, entities, ignore)
+
+    alone = learn(events) | learn(groups)
+    in_turn = learn(events + f"ends = {turn}\n" + groups + f"starts = {turn}\n")
+    assert in_turn == pytest.approx(alone)
+    assert all(price > 0 for price in in_turn.values())
+    together = learn(events + groups)
+    assert any(together[name] > 1.01 * alone[name] for name in together)
+    assert learn(people + ended + events) == pytest.approx({"events": alone["events"]})
+    assert not caplog.records
+    assert learn(people).keys() == {"people"}
+    assert "guarantee 'people' asks for 0.6 of impressions; pages have 0." in caplog.text
+
+
+def test_a_price_keeps_its_meaning_under_other_factors(ranker: spr.SecondPassRanker) -> None:
+    text = '[[guarantees]]\nname = "events"\nentity_type = "event"\nshare = 0.3\nscope = "population"\n'
+    (written,) = _ruled(ranker, text + "price = 0.02\n").with_factors(ImportanceFactors.of({})).guarantees
+    factors = ImportanceFactors.of(dict.fromkeys(ranker.config.edge_types, 10.0))
+    (scaled,) = _ruled(ranker, text + "price = 0.02\n").with_factors(factors).guarantees
+    (learnt,) = _ruled(ranker, text).with_prices({"events": 0.02}).with_factors(factors).guarantees
+    assert (written.price, scaled.price, learnt.price) == (0.02, pytest.approx(0.2), pytest.approx(0.2))
 
 
 def test_count_delivered_refuses_a_negative_position(ranker: spr.SecondPassRanker) -> None:

@@ -253,7 +253,7 @@ def test_recalibrate_replaces_the_bundle_and_nothing_but_the_calibrators(files: 
     changed = {file for file, digest in file_hashes(files / "bundle").items() if hashes[file] != digest}
     # the golden rows' answers may follow the new curve
     assert changed - {"golden.json"} == {"calibrators/calibrators.json"}
-    for said in ("before", "after", "log_loss", "factors, features, trees: unchanged (sha256)", "people-1"):
+    for said in ("before", "after", "log_loss", "factors, features, prices, trees: unchanged (sha256)", "people-1"):
         assert said in result.output
 
 
@@ -298,6 +298,11 @@ def test_recalibrate_worse_shadow_scores_exit_with_1_and_say_why(files: Path, la
 
 def test_unchanged_parts_names_a_file_that_changed(files: Path) -> None:
     hashes = file_hashes(files / "bundle")
-    assert unchanged_parts(hashes, files / "bundle", changed="calibrators") == ("factors", "features", "trees")
+    assert unchanged_parts(hashes, files / "bundle", changed="calibrators") == (
+        "factors",
+        "features",
+        "prices",
+        "trees",
+    )
     with pytest.raises(BundleError, match=r"factors\.json changed"):
         unchanged_parts({**hashes, "factors.json": "0"}, files / "bundle", changed="calibrators")

@@ -115,6 +115,7 @@ class Model:
 
     def delivered(self, viewer_id: str, at: datetime) -> Delivered:
         counts: dict[str, int] = {}
+        counted: dict[str, int] = {}
         total = 0
         for moment, of_page, impressions in self.pages.get(viewer_id, {}).values():
             if at - self.window < moment <= at:
@@ -122,7 +123,9 @@ class Model:
                 for name, number in of_page.items():
                     if number:
                         counts[name] = counts.get(name, 0) + number
-        return Delivered(counts, total)
+                    if impressions:
+                        counted[name] = counted.get(name, 0) + impressions
+        return Delivered(counts, total, counted)
 
     def forget(self, viewer_id: str) -> None:
         self.pages.pop(viewer_id, None)
@@ -188,7 +191,7 @@ def test_record_takes_the_types_of_numpy_and_pandas(fresh: Fresh) -> None:
     ledger = fresh(WINDOW)
     at = pd.Timestamp("2026-02-02 05:00", tz="Europe/Berlin")
     assert ledger.record("r1", "v1", at, {"a": np.int64(2)}, np.uint8(3))
-    assert ledger.delivered("v1", datetime(2026, 2, 2, 4)) == Delivered({"a": 2}, 3)
+    assert ledger.delivered("v1", datetime(2026, 2, 2, 4)) == Delivered({"a": 2}, 3, {"a": 3})
     assert ledger.delivered("v1", datetime(2026, 2, 2, 3, 59)) == Delivered({}, 0)
 
 

@@ -32,7 +32,7 @@ def test_lmdb_ledger_keeps_its_records_when_it_is_opened_again(tmp_path: Path) -
     with LMDBLedger(tmp_path / "made" / "here") as ledger:
         ledger.record("r1", "v1", MONDAY, {"a": 1}, 2)
     with LMDBLedger(tmp_path / "made" / "here") as ledger:
-        assert ledger.delivered("v1", MONDAY) == Delivered({"a": 1}, 2)
+        assert ledger.delivered("v1", MONDAY) == Delivered({"a": 1}, 2, {"a": 2})
         assert ledger.record("r1", "v1", MONDAY, {"a": 1}, 2) is False
 
 

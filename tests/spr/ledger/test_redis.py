@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -40,7 +41,7 @@ def test_record_drops_what_left_the_window_from_both_keys(ledger: RedisLedger, r
 def test_record_is_stored_as_the_docstring_says(ledger: RedisLedger, redis_client: redis.Redis) -> None:
     ledger.record("r1", "v1", MONDAY, {"a": 1, "b": 0}, 2)
     found = redis_client.hget(RECORDS, "r1")
-    assert found == f'1 {int(MONDAY.timestamp()) * 1_000_000} 2 1 ["a"]'.encode()
+    assert found == f'1 {int(MONDAY.timestamp()) * 1_000_000} 2 1 0 ["a", "b"]'.encode()
 
 
 def test_keys_expire_a_window_after_the_later_of_now_and_the_newest_record(
@@ -172,3 +173,13 @@ def test_a_server_that_is_away_is_an_error_that_says_what_to_do(tmp_path: Path) 
 def test_ledger_refuses_an_address_that_is_none() -> None:
     with pytest.raises(ConfigError, match="'localhost' is no address of a Redis"):
         RedisLedger("localhost")
+
+
+def test_a_server_that_does_not_answer_costs_a_page_little() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        ledger = RedisLedger(f"redis://127.0.0.1:{silent.getsockname()[1]}/0", timeout=0.05)
+        options = ledger._client.connection_pool.connection_kwargs
+        assert (options["socket_timeout"], options["socket_connect_timeout"]) == (0.05, 0.05)
+        with pytest.raises(LedgerError, match="delivered: Redis did not do it"):
+            ledger.delivered("v1", MONDAY)
+        ledger.close()

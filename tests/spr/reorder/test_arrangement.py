@@ -82,12 +82,13 @@ def test_arrange_is_exact_for_minima_at_every_prefix():
         n = int(rng.integers(2, 7))
         value, edge = rng.integers(0, 8, n) / 4.0, rng.choice(EDGE_TYPES, n)
         top, total = int(rng.integers(1, n + 2)), int(rng.integers(0, 12))
-        guarantees = [
-            ImpressionGuarantee("fixed", "edge_type", "follow", minimum=1, within_top=int(rng.integers(1, n + 2)))
-        ]
-        guarantees.append(
-            ImpressionGuarantee("share", "edge_type", "connection", share=float(rng.uniform(0.1, 0.9)), within_top=top)
+        fixed = ImpressionGuarantee("fixed", "edge_type", "follow", minimum=1, within_top=int(rng.integers(1, n + 2)))
+        share = ImpressionGuarantee(
+            "share", "edge_type", "connection", share=float(rng.uniform(0.1, 0.9)), within_top=top
         )
+        steps = np.cumsum(rng.integers(0, 2, top)).tolist()
+        by_prefix = ImpressionGuarantee("prefix", "edge_type", "connection", minimum_by_prefix=steps)
+        guarantees = [share] if tried % 2 else [fixed, by_prefix]
         delivered = {"share": int(rng.integers(0, total + 1))}
         page = arrange(value, {"edge_type": edge}, guarantees, delivered=delivered, delivered_total=total)
         if page.shortfall:
@@ -375,3 +376,64 @@ def test_arrange_names_the_label_kind_that_is_missing():
     guarantee = ImpressionGuarantee("g", "cohort_kind", "a", minimum=1)
     with pytest.raises(InvalidRequest, match="'g' needs the cohort_kind"):
         arrange([0.1], {"edge_type": ["a"]}, [guarantee])
+
+
+def _worst_deficit(guarantees, labels, top, leave, pages, rng):
+    """Greatest deficit above the slack over the pages of a viewer who leaves where ``leave`` says."""
+    shares = [g for g in guarantees if g.share is not None]
+    had, total, worst = dict.fromkeys((g.name for g in shares), 0), 0, -np.inf
+    n = len(next(iter(labels.values())))
+    for _ in range(pages):
+        page = arrange(rng.random(n), labels, guarantees, delivered=had, delivered_total=total)
+        for cohort in page.order[: leave(rng)][:top]:
+            total += 1
+            for g in shares:
+                had[g.name] += labels[g.label_kind][cohort] == g.label
+                worst = max(worst, g.share * total - had[g.name] - g.slack)
+    return worst
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_arrange_keeps_nested_shares_within_the_slack_wherever_a_schedule_exists(seed):
+    rng = np.random.default_rng(seed)
+    top = int(rng.integers(1, 6))
+    part = rng.dirichlet(np.ones(3)) * rng.uniform(0.7, 1.0)
+    guarantees = [
+        ImpressionGuarantee(f"e{i}", "edge_type", f"e{i}", share=float(p), within_top=top) for i, p in enumerate(part)
+    ]
+    guarantees += [
+        ImpressionGuarantee(
+            f"x{i}", "entity_type", f"x{i}", share=float(part[i] * rng.uniform(0.2, 0.95)), within_top=top
+        )
+        for i in range(2)
+    ]
+    edge = np.repeat(["e0", "e1", "e2"], 2 * top)
+    entity = np.array([f"x{name[1]}" if i % 2 else f"y{name[1]}" for i, name in enumerate(edge)])
+    labels = {"edge_type": edge.tolist(), "entity_type": entity.tolist()}
+    assert _worst_deficit(guarantees, labels, top, lambda rng: rng.integers(1, top + 1), 60, rng) < 1e-5
+
+
+def test_arrange_serves_a_nested_share_that_would_crowd_a_later_impression():
+    shares = {"e0": ("edge_type", 0.45), "e1": ("edge_type", 0.4), "x": ("entity_type", 0.25)}
+    guarantees = [ImpressionGuarantee(n, k, n, share=s, within_top=1) for n, (k, s) in shares.items()]
+    labels = {"edge_type": ["e0"] * 4 + ["e1"] * 2 + ["e2"] * 2, "entity_type": ["x", "y"] * 2 + ["z"] * 4}
+    assert _worst_deficit(guarantees, labels, 1, lambda _: 1, 300, np.random.default_rng(0)) < 1e-5
+
+
+@pytest.mark.parametrize(("minimum", "share"), [(1, 0.35), (1, 0.55), (2, 0.35), (3, 0.25)])
+def test_arrange_keeps_a_share_beside_a_minimum_that_the_next_page_begins_with(minimum, share):
+    guarantees = [
+        ImpressionGuarantee("a", "edge_type", "a", minimum=minimum, within_top=minimum),
+        ImpressionGuarantee("b", "edge_type", "b", share=share, within_top=10),
+    ]
+    labels = {"edge_type": ["a"] * 12 + ["b"] * 12 + ["c"] * 12}
+    assert _worst_deficit(guarantees, labels, 10, lambda _: 10, 100, np.random.default_rng(1)) < 1e-5
+
+
+def test_a_page_whose_labels_the_prices_chose_says_so():
+    labels, terms = {"edge_type": ["a", "a", "b"]}, {"share": 0.1, "within_top": 2}
+    dear = ImpressionGuarantee("f", "edge_type", "b", price=0.5, **terms)
+    page = arrange([0.9, 0.8, 0.7], labels, [dear])
+    assert (page.order.tolist(), page.optimal_for) == ([0, 2, 1], "the prices")
+    cheap = arrange([0.9, 0.8, 0.2], labels, [ImpressionGuarantee("f", "edge_type", "b", price=0.0, **terms)])
+    assert (cheap.order.tolist(), cheap.optimal_for) == ([0, 1, 2], "every discount")

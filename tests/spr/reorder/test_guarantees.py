@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import os
+import pickle
+import subprocess
+import sys
 from fractions import Fraction
 from math import ceil
 
@@ -99,3 +103,14 @@ def test_check_guarantees_accepts_floors_that_overlap():
             floor("f", minimum=2, within_top=3),
         ]
     )
+
+
+def test_equal_guarantees_have_one_hash_in_every_process():
+    pickled = pickle.dumps(floor(share=0.3)).hex()
+    code = (
+        "import pickle; from spr.reorder import ImpressionGuarantee;"
+        f"read = pickle.loads(bytes.fromhex('{pickled}'));"
+        "assert read in {ImpressionGuarantee('g', 'edge_type', 'connection', share=0.3)}"
+    )
+    for seed in ("1", "2"):
+        subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | {"PYTHONHASHSEED": seed})
