@@ -92,14 +92,14 @@ class ArmComparison:
 
 def _in_words(row: dict[Any, Any]) -> str:
     arm = row["arm"] if row["segment"] == ALL else f"{row['arm']}, {row['segment']}"
-    relative = not np.isnan(row["relative"])
+    relative = np.isfinite([row["relative_low"], row["relative_high"]]).all()
     names = ("relative", "relative_low", "relative_high") if relative else ("difference", "low", "high")
-    middle, low, high = (_change(row[name], relative=relative) for name in names)
+    middle, low, high = (_change(row[name], relative=bool(relative)) for name in names)
     bounds = "no interval" if np.isinf([row[name] for name in names[1:]]).any() else f"{low} to {high}"
     said = [f"{arm}: {middle} ({bounds})", f"p {_number(row['p_value'])}"]
     if row["family"] != GUARD_RAIL:
         said.append(f"adjusted {_number(row['p_adjusted'])}")
-    if row["verdict"] is not None:
+    if isinstance(row["verdict"], str):
         said.append(f"guard-rail {row['verdict']}")
     if not np.isnan(row["variance_ratio"]) and row["variance_ratio"] != 1.0:
         said.append(f"variance {row['variance_ratio']:.2f} of unadjusted")
