@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
     Ints = NDArray[np.int64]
 
+_LEAST = 1e-6  # a unit that is all of its arm has a residual of 0 and leverage 1
+
 
 @dataclass(frozen=True, eq=False)
 class ArmEstimates:
@@ -86,17 +88,21 @@ def estimate_arms(
     utilizing pre-experiment data", WSDM): the linearised metric :math:`(y - R_k z) / \bar z_k` less its best linear
     prediction, theta of each arm its own.
 
-    *Terms.* Member i adds :math:`r_i / n_k`, r its residual of the linearised metric, and :math:`x_i B_k / n` for the
-    mean of the covariates (Deng, Knoblich and Lu, 2018, "Applying the delta method in metric analytics", KDD, for the
-    ratio). Terms are summed by unit, so that the sum of their squares is a variance that is robust to dependence
-    within units.
+    *Terms.* With :math:`S_k` the arm's sum of squares of the covariates, member i of it adds
+    :math:`r_i (1 / n_k - \bar x_k S_k^{-1} (x_i - \bar x_k))`, r its residual of the linearised metric, and every
+    member :math:`x_i B_k / n` for the mean of the covariates (Deng, Knoblich and Lu, 2018, "Applying the delta method
+    in metric analytics", KDD, for the ratio). Terms are summed by unit, so that the sum of their squares is a variance
+    that is robust to dependence within units.
 
-    *Few units.* A unit that holds a share h of its arm's denominators pulls the value towards itself; its own term is
-    divided by :math:`\sqrt{1 - h}`, which makes the variance of a plain mean or ratio unbiased (Bell and McCaffrey,
-    2002, "Bias reduction in standard errors for linear regression with multi-stage samples": CR2; Welch's variance
-    where units are members). With covariates it is further scaled by (m - 1) / (m - 1 - p), m the effective units
-    :math:`(\sum h^2)^2 / \sum h^4`, and the degrees of freedom are m - 1 - p: as if all of a cluster were alike, which
-    errs on the safe side.
+    *Few units.* A unit pulls the regression towards itself by its leverage h: its share of the arm's denominators, and
+    :math:`t S_k^{-1} t / m`, t the sum of its m members' :math:`x_i - \bar x_k`. Its own term is divided by
+    :math:`\sqrt{1 - h}`: HC2 where units are members, so Welch's variance without covariates, and Bell and McCaffrey's
+    CR2 (2002, "Bias reduction in standard errors for linear regression with multi-stage samples", Survey Methodology
+    28) in the direction of the unit's sum where they are clusters. The degrees of freedom are
+    :math:`(\sum w)^2 / \sum w^2`, less 1 and the covariates' leverages; :math:`w = m (1 - \rho) + m^2 \rho` is
+    proportional to a unit's variance when members of it have the intra-class correlation rho, which is estimated by
+    moments (after Imbens and Kolesár, 2016, "Robust standard errors in small samples", Review of Economics and
+    Statistics 98): clusters of unequal size are worth fewer.
 
     Examples
     --------
@@ -116,20 +122,36 @@ def estimate_arms(
         mean = outcome[rows].mean(axis=0) if len(rows) else np.zeros(2)
         if mean[1] <= 0:
             continue
+        of_unit = unit[rows]
         centre = known[rows].mean(axis=0)
         x, y = known[rows] - centre, outcome[rows] - mean
-        slope = np.linalg.lstsq(x.T @ x, x.T @ y)[0]
+        inverse = np.linalg.pinv(x.T @ x, rcond=1e-10, hermitian=True)
+        slope = inverse @ (x.T @ y)
         adjusted = mean - centre @ slope
         if adjusted[1] <= 0:
             continue
         value[k] = adjusted[0] / adjusted[1]
         linear = np.array([1.0, -value[k]]) / adjusted[1]
-        own[:, k] = np.bincount(unit[rows], (y - x @ slope) @ linear, n_units) / len(rows)
-        share = np.bincount(unit[rows], denominator[rows], n_units) / denominator[rows].sum()
-        effective = (share**2).sum() ** 2 / (share**4).sum()
-        df[k] = effective - 1.0 - np.count_nonzero(x.any(axis=0))
-        if df[k] >= 1.0:
-            own[:, k] *= np.sqrt((effective - 1.0) / df[k] / (1.0 - share))
+        residual = (y - x @ slope) @ linear
+        size = np.bincount(of_unit, minlength=n_units)
+        together = np.column_stack([np.empty((n_units, 0)), *(np.bincount(of_unit, each, n_units) for each in x.T)])
+        pull = ((together @ inverse) * together).sum(axis=1) / np.maximum(size, 1)
+        leverage = np.bincount(of_unit, y[:, 1] + mean[1], n_units) / (len(rows) * mean[1]) + pull
+        own[:, k] = np.bincount(of_unit, residual * (1.0 / len(rows) - x @ (inverse @ centre)), n_units)
+        own[:, k] /= np.sqrt(np.maximum(1.0 - leverage, _LEAST))
+        df[k] = _equal_units(residual, of_unit, size) - 1.0 - pull.sum()
         if known.shape[1]:
             shared[:, k] = np.bincount(unit, known @ (slope @ linear), n_units) / n
     return ArmEstimates(value, own, shared, df, np.bincount(arm, minlength=n_arms))
+
+
+def _equal_units(residual: Floats, unit: Ints, size: Ints) -> float:
+    """Return how many units of equal variance the units of an arm are worth."""
+    pairs = float((size * (size - 1)).sum())
+    correlation = 0.0
+    if pairs > 0 and residual.any():
+        square = float(residual @ residual)
+        together = np.bincount(unit, residual)
+        correlation = min(max((together @ together - square) / (square / len(residual) * pairs), 0.0), 1.0)
+    variance = size * (1.0 - correlation) + size**2 * correlation
+    return float(variance.sum() ** 2 / (variance @ variance))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from scipy.stats import t
+from scipy.special import stdtr, stdtrit
 
 from calibration.drift.sums import MINIMUM_VIEWERS, PLANNED_RESPONSES, boundary, mixture_variance
 from spr.errors import ConfigError
@@ -57,7 +57,7 @@ class OneLook:
         -------
         float
         """
-        return float(t.isf(alpha / 2.0, df))
+        return float(-stdtrit(df, alpha / 2.0))
 
     def p_value(self, distance: float, alpha: float, members: int, df: float) -> float:  # noqa: ARG002 - as above
         """Return the two-sided p-value of t.
@@ -75,7 +75,7 @@ class OneLook:
         -------
         float
         """
-        return float(2.0 * t.sf(abs(distance), df))
+        return float(2.0 * stdtr(df, -abs(distance)))
 
 
 @dataclass(frozen=True)
