@@ -115,7 +115,7 @@ def estimate_arms(
     value, df = np.full(n_arms, np.nan), np.zeros(n_arms)
     own, shared = np.zeros((n_units, n_arms)), np.zeros((n_units, n_arms))
     outcome = np.column_stack([numerator, denominator])
-    spread = covariates.std(axis=0)
+    spread = np.sqrt((covariates**2).sum(axis=0))
     known = covariates[:, spread > 0] / spread[spread > 0]
     for k in range(n_arms):
         rows = np.flatnonzero(arm == k)

@@ -118,7 +118,7 @@ class ArmRows:
         ArmEstimates
         """
         members = members & self.known(metric)
-        names = [*self.pre_columns(metric), *self.covariates] if adjusted else []
+        names = [*self.pre_columns(metric), *self.covariates] if adjusted and members.any() else []
         pre = [self.columns[name][members] for name in names]
         numerator = self.columns[metric.numerator][members]
         per = np.ones(self.n) if metric.denominator is None else self.columns[metric.denominator]
