@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
     Ints = NDArray[np.int64]
 
+_COLLINEAR = 1e-10
 _LEAST = 1e-6  # a unit that is all of its arm has a residual of 0 and leverage 1
 
 
@@ -113,36 +114,46 @@ def estimate_arms(
     """
     n = len(arm)
     value, df = np.full(n_arms, np.nan), np.zeros(n_arms)
-    own, shared = np.zeros((n_units, n_arms)), np.zeros((n_units, n_arms))
-    outcome = np.column_stack([numerator, denominator])
-    spread = np.sqrt((covariates**2).sum(axis=0))
-    known = covariates[:, spread > 0] / spread[spread > 0]
+    own, shared = np.zeros((n_units, n_arms), order="F"), np.zeros((n_units, n_arms), order="F")
+    outcome = np.stack([numerator, denominator])
+    known = np.ascontiguousarray(covariates.T)
+    spread = np.sqrt((known**2).sum(axis=1))
+    known = known[spread > 0] / spread[spread > 0, None]
     for k in range(n_arms):
         rows = np.flatnonzero(arm == k)
-        mean = outcome[rows].mean(axis=0) if len(rows) else np.zeros(2)
+        of_arm = outcome[:, rows]
+        mean = of_arm.mean(axis=1) if len(rows) else np.zeros(2)
         if mean[1] <= 0:
             continue
-        of_unit = unit[rows]
-        centre = known[rows].mean(axis=0)
-        x, y = known[rows] - centre, outcome[rows] - mean
-        inverse = np.linalg.pinv(x.T @ x, rcond=1e-10, hermitian=True)
-        slope = inverse @ (x.T @ y)
-        adjusted = mean - centre @ slope
+        x, y = known[:, rows], of_arm - mean[:, None]
+        centre = x.mean(axis=1)
+        x = x - centre[:, None]
+        inverse = _inverse(x @ x.T)
+        slope = y @ x.T @ inverse
+        adjusted = mean - slope @ centre
         if adjusted[1] <= 0:
             continue
         value[k] = adjusted[0] / adjusted[1]
         linear = np.array([1.0, -value[k]]) / adjusted[1]
-        residual = (y - x @ slope) @ linear
+        residual = linear @ (y - slope @ x)
+        of_unit = unit[rows]
         size = np.bincount(of_unit, minlength=n_units)
-        together = np.column_stack([np.empty((n_units, 0)), *(np.bincount(of_unit, each, n_units) for each in x.T)])
-        pull = ((together @ inverse) * together).sum(axis=1) / np.maximum(size, 1)
-        leverage = np.bincount(of_unit, y[:, 1] + mean[1], n_units) / (len(rows) * mean[1]) + pull
-        own[:, k] = np.bincount(of_unit, residual * (1.0 / len(rows) - x @ (inverse @ centre)), n_units)
+        together = np.array([np.bincount(of_unit, each, n_units) for each in x]).reshape(-1, n_units)
+        pull = (inverse @ together * together).sum(axis=0) / np.maximum(size, 1)
+        leverage = np.bincount(of_unit, of_arm[1], n_units) / of_arm[1].sum() + pull
+        own[:, k] = np.bincount(of_unit, residual * (1.0 / len(rows) - inverse @ centre @ x), n_units)
         own[:, k] /= np.sqrt(np.maximum(1.0 - leverage, _LEAST))
         df[k] = _equal_units(residual, of_unit, size) - 1.0 - pull.sum()
-        if known.shape[1]:
-            shared[:, k] = np.bincount(unit, known @ (slope @ linear), n_units) / n
+        if len(known):
+            shared[:, k] = np.bincount(unit, linear @ slope @ known, n_units) / n
     return ArmEstimates(value, own, shared, df, np.bincount(arm, minlength=n_arms))
+
+
+def _inverse(square: Floats) -> Floats:
+    """Return the pseudo-inverse of a positive matrix: covariates that others explain do not count."""
+    values, vectors = np.linalg.eigh(square)
+    kept = values > _COLLINEAR * values.max(initial=0.0)
+    return np.asarray(vectors[:, kept] / values[kept] @ vectors[:, kept].T)
 
 
 def _equal_units(residual: Floats, unit: Ints, size: Ints) -> float:
