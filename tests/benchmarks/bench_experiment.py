@@ -102,9 +102,9 @@ DESIGNS: dict[str, tuple[Draw, int]] = {
     "20 clusters": (clustered, 500),
 }
 ACCRUING: dict[str, tuple[Draw, int, str]] = {
-    "skewed mean": (partial(skewed, spread=0.4), 1500, "likes"),
+    "skewed mean": (partial(skewed, spread=0.4), 2000, "likes"),
     "ratio": (partial(ratio, spread=0.5), 1500, "downstream/impressions"),
-    "clusters of 3": (partial(clustered, size=3), 1500, "sessions"),
+    "clusters of 3": (partial(clustered, size=3), 3000, "sessions"),
 }
 
 
@@ -265,6 +265,6 @@ if __name__ == "__main__":
         coverage(simulations // 2),
         any_looks(simulations // 6),
         adjustment(simulations // 3),
-        power(simulations // 3),
+        power(simulations // 4),
     ]
     sys.exit(0 if all(passed) else 1)

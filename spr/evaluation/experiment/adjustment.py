@@ -163,6 +163,6 @@ def _equal_units(residual: Floats, unit: Ints, size: Ints) -> float:
     if pairs > 0 and residual.any():
         square = float(residual @ residual)
         together = np.bincount(unit, residual)
-        correlation = min(max((together @ together - square) / (square / len(residual) * pairs), 0.0), 1.0)
+        correlation = float(np.clip((together @ together - square) / (square / len(residual) * pairs), 0.0, 1.0))
     variance = size * (1.0 - correlation) + size**2 * correlation
     return float(variance.sum() ** 2 / (variance @ variance))
