@@ -133,6 +133,19 @@ def test_terms_are_the_error_of_each_value_and_of_both_together() -> None:
     assert said[0, 1] > 5 * error[0, 1]  # the shared past
 
 
+def test_the_relative_interval_holds_the_ratios_that_are_not_rejected() -> None:
+    rng = np.random.default_rng(9)
+    arm, x = np.arange(12) % 2, rng.normal(size=(12, 1))
+    made = of_members(rng.normal(5, 2, 12) + x[:, 0], arm, x=x)
+    effect = compare_with_control(made, 1, OneLook(), 0.1)
+    critical = OneLook().critical(0.1, 12, effect.df)
+    (control, value), (of_control, of_value) = made.value, made.terms.T
+    for bound in (effect.relative_low, effect.relative_high):
+        error = np.sqrt(((of_value - (1 + bound) * of_control) ** 2).sum())
+        assert abs(value - (1 + bound) * control) == pytest.approx(critical * error)
+    assert effect.relative_low < value / control - 1 < effect.relative_high
+
+
 @given(st.integers(0, 10_000), st.floats(0.01, 100.0))
 def test_the_order_of_members_and_the_units_of_columns_do_not_matter(seed: int, scale: float) -> None:
     rng = np.random.default_rng(seed)

@@ -28,6 +28,14 @@ def test_the_p_value_is_below_alpha_where_the_interval_excludes_it(
         assert (p_value < alpha) == (distance > critical)
 
 
+@given(st.integers(100, 10**7), st.integers(100, 10**7), st.floats(0.001, 0.2), st.booleans())
+def test_the_p_value_at_the_end_of_the_interval_is_alpha(members: int, planned: int, alpha: float, once: bool) -> None:
+    looks = OneLook() if once else AnyLooks(planned)
+    end = looks.critical(alpha, members, 50.0)
+    assert looks.p_value(end, alpha, members, 50.0) == pytest.approx(alpha, rel=1e-6)
+    assert looks.p_value(-end, alpha, members, 50.0) == pytest.approx(alpha, rel=1e-6)
+
+
 def test_any_looks_are_wider_than_one_and_narrowest_as_planned() -> None:
     looks = AnyLooks(10_000)
     at = [looks.critical(0.05, n, np.inf) for n in (100, 1000, 10_000, 100_000, 10**6)]
