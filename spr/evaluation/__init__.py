@@ -1,9 +1,20 @@
-"""Whether the ranker is better than what one would do without it."""
+"""Whether the ranker is better than what one would do without it, and what its pages do to each type."""
 
 from __future__ import annotations
 
 from spr.evaluation.baselines import Baseline, fit_baselines
+from spr.evaluation.cannibalization import Cannibalization, cannibalization, cannibalization_plot
 from spr.evaluation.comparison import SPR, Comparison, compare
 from spr.metrics import normalized_cross_entropy
 
-__all__ = ["SPR", "Baseline", "Comparison", "compare", "fit_baselines", "normalized_cross_entropy"]
+__all__ = [
+    "SPR",
+    "Baseline",
+    "Cannibalization",
+    "Comparison",
+    "cannibalization",
+    "cannibalization_plot",
+    "compare",
+    "fit_baselines",
+    "normalized_cross_entropy",
+]
