@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
     Ints = NDArray[np.int64]
 
+_LARGEST, _ROUNDS, _HALVINGS = 20.0, 100, 30
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Arrangements:
@@ -106,6 +108,55 @@ def read_arrangements(rows: pd.DataFrame, type_of: Mapping[str, str], label: str
         page.astype(np.int64),
         pd.factorize(cohorts["viewer_id"])[0].astype(np.int64),
     )
+
+
+def fit_weights(observed: Floats, others: Ints, place: Ints, mass: Floats) -> tuple[Floats, Floats, Floats]:
+    """Find the log weights under which the shuffle puts above, in sum, what was observed there.
+
+    Parameters
+    ----------
+    observed : float64[T]
+        Sum of what stood above, each cohort times its label.
+    others : int64[n, T]
+        Other cohorts of each type on the page.
+    place : int64[n]
+        How many of them stand above.
+    mass : float64[n]
+        Of the labels of cohorts on such a page, at that place.
+
+    Returns
+    -------
+    log_weight : float64[T]
+        Where observed' w - sum of mass log E[exp(w' X)], which is concave, is highest; 0 on average over the types, and
+        in what the shuffle does not vary. Large where there is no maximum, since all labels are on one side.
+    at_zero, information : float64[T, T]
+        Minus the second derivative without weights, and with these.
+    """
+    log_weight = np.zeros(len(observed))
+    _, mean, covariance = weighted_shuffle(others, place, log_weight)
+    at_zero = information = np.einsum("s,sij->ij", mass, covariance)
+    basis, height = varying(at_zero), 0.0
+    for _ in range(_ROUNDS):
+        gradient = observed - mass @ mean
+        step = basis @ np.linalg.lstsq(basis.T @ information @ basis, basis.T @ gradient, rcond=None)[0]
+        step /= max(1.0, float(np.abs(step).max(initial=0.0)))
+        if step @ gradient < 1e-12 * mass.sum() or np.abs(log_weight).max() > _LARGEST:
+            break
+        for _ in range(_HALVINGS):
+            log_mean, mean, covariance = weighted_shuffle(others, place, log_weight + step)
+            reached = float(observed @ (log_weight + step) - mass @ log_mean)
+            if reached >= height:
+                break
+            step /= 2.0
+        log_weight, height = log_weight + step, reached
+        information = np.einsum("s,sij->ij", mass, covariance)
+    return log_weight, at_zero, information
+
+
+def varying(information: Floats) -> Floats:
+    """Return an orthonormal basis, float64[T, rank], of the contrasts between types that the shuffle varies."""
+    values, vectors = np.linalg.eigh(information)
+    return np.asarray(vectors[:, values > 1e-9 * max(float(values[-1]), 1e-300)])
 
 
 @numba.njit(cache=True, nogil=True)

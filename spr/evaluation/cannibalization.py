@@ -10,7 +10,8 @@ import pandas as pd
 from scipy.special import ndtr, ndtri
 
 from spr.errors import ConfigError, name_unknown
-from spr.evaluation.arrangements import read_arrangements, weighted_shuffle
+from spr.evaluation.arrangements import fit_weights, read_arrangements, varying, weighted_shuffle
+from spr.multiplicity import holm
 from spr.progress import Progress, ignore
 from spr.tables import read_impressions
 
@@ -29,8 +30,6 @@ By = Literal["entity_type", "edge_type"]
 Label = Literal["response", "downstream"]
 
 LEAST_INFORMATION: Final = 10.0  # a standard error of log_ratio of 0.32
-_LARGEST = 20.0  # a log ratio beyond it has run away: the labels are all on one side
-_ROUNDS = 100
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -132,11 +131,7 @@ class Cannibalization:
         tested = error > 0
         p_value = np.full(size**2, np.nan)
         p_value[tested] = 2 * ndtr(-np.abs(log_ratio[tested] / error[tested]))
-        adjusted = p_value.copy()
-        if tested.any():
-            from statsmodels.stats.multitest import multipletests
-
-            adjusted[tested] = multipletests(p_value[tested], method="holm")[1]
+        adjusted = holm(p_value)
         half = ndtri(0.5 + self.level / 2) * error
         low, high = log_ratio - half, log_ratio + half
         return pd.DataFrame(
@@ -285,8 +280,13 @@ def cannibalization(
     "Estimating exposure effects by modelling the expectation of exposure conditional on confounders", Biometrics 48).
     Of the functions that are unbiased so, this one is taken because it is the gradient of a concave function, so that
     there is one root; because its weights do not grow with X, as those of :math:`Y e^{-\beta' X} (X - E[X])` do; and
-    because for Poisson labels it is the score of the conditional likelihood, efficient as long as nothing is assumed
-    of :math:`m_c`. A regression on position and composition would need their form to be right.
+    because for rare labels it is the score of the conditional likelihood, efficient as long as nothing is assumed of
+    :math:`m_c`. Where labels are not rare, noise is taken off: in one more step :math:`Y_c` is replaced by
+    :math:`Y_c - h(p) e^{\beta' X_c} / E[e^{\beta' X}]`, with the mean label h of the type at that place. The part
+    taken off has mean 0 under the shuffle for every h, so that h need not be right.
+
+    A Poisson regression on position also compares pages of different composition; it has smaller errors, and is wrong
+    where composition goes with the viewer: who is fond of a type may be shown more of it.
 
     *Errors* are sandwich estimates, summed by viewer, so that a viewer's labels may depend on each other in any way,
     and scaled by G / (G - k) for G viewers with a label above 0 and k free effects, since fitted scores are too small.
@@ -354,11 +354,14 @@ def cannibalization_plot(found: Cannibalization, *, title: str | None = None) ->
     """
     from textwrap import fill
 
-    from calibration.plots.axes import panel_grid
+    from matplotlib.figure import Figure
+
     from spr.evaluation.heat_map import draw_heat_map
 
-    figure, grid = panel_grid(1, fill(title or found.headline, 70), width=7.0, height=5.6, above=1.0)
-    panel = figure.add_subplot(grid[0])
+    across = 2.4 + 0.7 * len(found.types)
+    figure = Figure(figsize=(across, across - 0.6), layout="constrained")
+    figure.suptitle(fill(title or found.headline, int(9 * across)), fontsize=11)
+    panel = figure.add_subplot()
     change = 100 * (found.matrix("ratio") - 1)
     limit = float(np.nanmax(np.abs(change.to_numpy()), initial=1.0))
     draw_heat_map(panel, change, found.written(), limit=limit)
@@ -368,78 +371,52 @@ def cannibalization_plot(found: Cannibalization, *, title: str | None = None) ->
 
 
 def _estimate_row(arrangements: Arrangements, of_type: NDArray[np.bool_]) -> AboveEffects:
-    others, place, count = arrangements.others[of_type], arrangements.place[of_type], arrangements.count[of_type]
+    others, place = arrangements.others[of_type], arrangements.place[of_type]
     size = others.shape[1]
     expected = place @ (others / np.maximum(others.sum(axis=1, keepdims=True), 1))
     share_above = expected / max(float(expected.sum()), 1.0)
-    n_cohorts = int((~np.isnan(count)).sum())
-    # A cohort at the top, and one with a label of 0, adds nothing to the equations.
-    telling = (count > 0) & (place > 0)
-    total = float(np.nansum(count))
-    unknown, nothing = np.full(size, np.nan), np.zeros((size, size))
-    if not telling.any():
-        return AboveEffects(unknown, nothing, nothing, nothing, share_above, n_cohorts, 0, total)
-    above = arrangements.above[of_type][telling].astype(np.float64)
+    count = arrangements.count[of_type]
+    known = ~np.isnan(count)
+    total = float(count[known].sum())
+    # A cohort at the top has nothing above it, whatever the order.
+    used = known & (place > 0)
+    hit = count[used] > 0
+    if not hit.any():
+        unknown, nothing = np.full(size, np.nan), np.zeros((size, size))
+        return AboveEffects(unknown, nothing, nothing, nothing, share_above, int(known.sum()), 0, total)
+    others, place, above = others[used], place[used], arrangements.above[of_type][used].astype(np.float64)
     # In units in which the label is as noisy as a count of single events, so that the information is one of events.
-    weight = count[telling] * (total / float(np.nansum(count**2)))
-    viewer = pd.factorize(arrangements.viewer[of_type][telling])[0]
-    strata, stratum = np.unique(np.column_stack([others[telling], place[telling]]), axis=0, return_inverse=True)
-    pages, places = strata[:, :-1].copy(), strata[:, -1].copy()
-    mass = np.bincount(stratum, weight).astype(np.float64)  # the stubs do not know that weights make it float
-    coefficient, at_zero, information, mean = _maximise(weight @ above, pages, places, mass)
-    score = np.zeros((int(viewer.max()) + 1, size))
-    np.add.at(score, viewer, weight[:, None] * (above - mean[stratum]))
-    n_viewers = len(score)
-    basis = _varying(information)
+    count = count[used] * (total / float((count[known] ** 2).sum()))
+    pages, places, mass, _ = _strata(others[hit], place[hit], count[hit])
+    coefficient, at_zero, information = fit_weights(count[hit] @ above[hit], pages, places, mass)
+    basis = varying(information)
     bread = basis @ np.linalg.inv(basis.T @ information @ basis) @ basis.T
+
+    pages, places, mass, stratum = _strata(others, place, np.ones(len(place)))
+    log_mean, mean, _ = weighted_shuffle(pages, places, coefficient)
+    usual = (np.bincount(place, count) / np.maximum(np.bincount(place), 1))[place]
+    surprise = count - usual * np.exp(above @ coefficient - log_mean[stratum])
+    by_cohort = surprise[:, None] * (above - mean[stratum])
+    viewer = pd.factorize(arrangements.viewer[of_type][used])[0]
+    score = np.zeros((int(viewer.max()) + 1, size))
+    np.add.at(score, viewer, by_cohort)
+    coefficient = coefficient + bread @ by_cohort.sum(axis=0)
+    n_viewers = len(np.unique(viewer[hit]))
     freedom = n_viewers - basis.shape[1]
     covariance = bread @ (score.T @ score) @ bread * (n_viewers / freedom if freedom > 0 else np.nan)
-    return AboveEffects(coefficient, covariance, information, at_zero, share_above, n_cohorts, n_viewers, total)
+    return AboveEffects(coefficient, covariance, information, at_zero, share_above, int(known.sum()), n_viewers, total)
 
 
-def _maximise(observed: Floats, others: Ints, place: Ints, mass: Floats) -> tuple[Floats, Floats, Floats, Floats]:
-    """Maximise observed' b - sum of mass log E[exp(b' X)] by Newton's method, over what the shuffle varies.
-
-    Returns
-    -------
-    coefficient : float64[T]
-    at_zero, information : float64[T, T]
-        Minus the second derivative at 0 and at the maximum.
-    mean : float64[strata, T]
-        Of X at the maximum.
-    """
-    coefficient = np.zeros(len(observed))
-    log_mean, mean, covariance = weighted_shuffle(others, place, coefficient)
-    at_zero = information = np.einsum("s,sij->ij", mass, covariance)
-    basis = _varying(at_zero)
-    height = 0.0
-    for _ in range(_ROUNDS):
-        gradient = basis.T @ (observed - mass @ mean)
-        step = basis @ np.linalg.lstsq(basis.T @ information @ basis, gradient, rcond=None)[0]
-        step /= max(1.0, float(np.abs(step).max(initial=0.0)))
-        gain = float(step @ (observed - mass @ mean))
-        if gain < 1e-10 * max(1.0, float(mass.sum())) or np.abs(coefficient).max() > _LARGEST:
-            break
-        for _ in range(30):
-            log_mean, mean, covariance = weighted_shuffle(others, place, coefficient + step)
-            reached = float(observed @ (coefficient + step) - mass @ log_mean)
-            if reached >= height:
-                break
-            step /= 2.0
-        coefficient, height = coefficient + step, reached
-        information = np.einsum("s,sij->ij", mass, covariance)
-    return coefficient, at_zero, information, mean
-
-
-def _varying(information: Floats) -> Floats:
-    """Return an orthonormal basis, float64[T, rank], of the contrasts that the shuffle varies."""
-    values, vectors = np.linalg.eigh(information)
-    return np.asarray(vectors[:, values > 1e-9 * max(float(values[-1]), 1e-300)])
+def _strata(others: Ints, place: Ints, weight: Floats) -> tuple[Ints, Ints, Floats, Ints]:
+    """Return others and place of each different pair, the weight in it, and the stratum of each cohort."""
+    strata, stratum = np.unique(np.column_stack([others, place]), axis=0, return_inverse=True)
+    mass = np.bincount(stratum, weight).astype(np.float64)  # the stubs do not know that weights make it float
+    return strata[:, :-1].copy(), strata[:, -1].copy(), mass, stratum
 
 
 def _information_of(information: Floats, contrast: Floats) -> float:
     """Return one over the variance that the information leaves a contrast; 0 where it says nothing of it."""
-    basis = _varying(information)
+    basis = varying(information)
     inside = basis.T @ contrast
     if np.linalg.norm(contrast - basis @ inside) > 1e-6 * np.linalg.norm(contrast):
         return 0.0

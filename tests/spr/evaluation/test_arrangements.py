@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import multivariate_hypergeom, nchypergeom_fisher
+from statsmodels.discrete.conditional_models import ConditionalLogit
 
 from spr import Config
 from spr.errors import TableError
-from spr.evaluation.arrangements import read_arrangements, weighted_shuffle
+from spr.evaluation.arrangements import fit_weights, read_arrangements, weighted_shuffle
 from spr.tables import read_impressions
 
 CONFIG = Config.parse(
@@ -127,3 +128,34 @@ def test_the_weighted_shuffle_of_long_pages_equals_scipy() -> None:
     _, mean, covariance = weighted_shuffle(np.array([[60, 90]]), place, np.array([0.7, 0.0]))
     assert mean[0, 0] == pytest.approx(two.mean(), rel=1e-9)
     assert covariance[0, 0, 0] == pytest.approx(two.var(), rel=1e-7)
+
+
+def test_weights_are_those_of_a_conditional_logit_over_all_arrangements() -> None:
+    rng = np.random.default_rng(1)
+    others, place = rng.multinomial(4, [0.4, 0.3, 0.3], size=250), rng.integers(1, 4, size=250)
+    chosen, design, group, above = [], [], [], []
+    for number, (of_type, top) in enumerate(zip(others, place, strict=True)):
+        kinds = np.repeat(np.arange(3), of_type)
+        arrangements = np.array([np.bincount(kinds[list(c)], minlength=3) for c in combinations(range(4), top)])
+        weight = np.exp(arrangements @ [0.6, -0.4, 0.0])
+        true = rng.choice(len(arrangements), p=weight / weight.sum())
+        above.append(arrangements[true])
+        chosen += [float(i == true) for i in range(len(arrangements))]
+        design += list(arrangements[:, :2])
+        group += [number] * len(arrangements)
+    model = ConditionalLogit(np.array(chosen), np.array(design, dtype=float), groups=np.array(group))
+    ours, _, information = fit_weights(np.sum(above, axis=0).astype(float), others, place, np.ones(250))
+    theirs = model.fit(disp=0)  # their optimiser stops early, so that their gradient is asked as well
+    assert model.score((ours - ours[2])[:2]) == pytest.approx(0.0, abs=1e-4)
+    assert (ours - ours[2])[:2] == pytest.approx(theirs.params, abs=1e-3)
+    assert ours.sum() == pytest.approx(0.0, abs=1e-10)
+    contrast = np.array([[1.0, 0.0, -1.0], [0.0, 1.0, -1.0]])
+    spread = np.diag(contrast @ np.linalg.pinv(information, rcond=1e-9) @ contrast.T)
+    assert np.sqrt(spread) == pytest.approx(theirs.bse, rel=1e-3)
+
+
+def test_weights_of_labels_on_one_side_run_away_and_leave_no_information() -> None:
+    others, place = np.tile([2, 2], (30, 1)), np.full(30, 2)
+    weights, at_zero, information = fit_weights(np.array([60.0, 0.0]), others, place, np.ones(30))
+    assert weights[0] - weights[1] > 15
+    assert information[0, 0] < 1e-5 * at_zero[0, 0]
