@@ -176,12 +176,11 @@ class Cannibalization:
 
     def written(self) -> pd.DataFrame:
         """Return the matrix as text: change in percent, a star where it is marked, empty where nothing is known."""
-        change, marked = 100 * (self.matrix("ratio") - 1), self.matrix("marked")
-        text = [
-            ["" if np.isnan(value) else f"{value:+.0f}{'*' if star else ''}" for value, star in zip(*row, strict=True)]
-            for row in zip(change.to_numpy(), marked.to_numpy(), strict=True)
-        ]
-        return pd.DataFrame(text, index=change.index, columns=change.columns)
+        table = self.to_pandas()
+        change = (100 * (table["ratio"] - 1)).map("{:+.0f}".format) + np.where(table["marked"], "*", "")
+        known = change.where(table["ratio"].notna(), "").where(table["above"] != self.reference, "ref.")
+        text = known.to_numpy(dtype=object).reshape(len(self.types), len(self.types))
+        return pd.DataFrame(text, index=pd.Index(self.types, name="type"), columns=pd.Index(self.types, name="above"))
 
     def __str__(self) -> str:
         star = f"* = told apart from 0 at {1 - self.level:.3g}, adjusted for all {len(self.types) ** 2} pairs"
