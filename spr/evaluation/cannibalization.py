@@ -175,12 +175,14 @@ class Cannibalization:
         return f"Change of the {self.label} of a cohort, %, for one more of a type above it in place of {instead}"
 
     def written(self) -> pd.DataFrame:
-        """Return the matrix as text: change in percent, a star where it is marked, empty where nothing is known."""
+        """Return the matrix as text: change in percent, a star where it is marked, empty where too little is known."""
         table = self.to_pandas()
-        change = (100 * (table["ratio"] - 1)).map("{:+.0f}".format) + np.where(table["marked"], "*", "")
-        known = change.where(table["ratio"].notna(), "").where(table["above"] != self.reference, "ref.")
-        text = known.to_numpy(dtype=object).reshape(len(self.types), len(self.types))
-        return pd.DataFrame(text, index=pd.Index(self.types, name="type"), columns=pd.Index(self.types, name="above"))
+        text = [
+            "ref." if above == self.reference else "" if np.isnan(ratio) else f"{100 * (ratio - 1):+.0f}{'*' * marked}"
+            for above, ratio, marked in zip(table["above"], table["ratio"], table["marked"], strict=True)
+        ]
+        cells = np.array(text, dtype=object).reshape(len(self.types), len(self.types))
+        return pd.DataFrame(cells, index=pd.Index(self.types, name="type"), columns=pd.Index(self.types, name="above"))
 
     def __str__(self) -> str:
         star = f"* = told apart from 0 at {1 - self.level:.3g}, adjusted for all {len(self.types) ** 2} pairs"
