@@ -62,15 +62,17 @@ def _responses(world: World, settings: CannibalizationSettings, promoted: str | 
 
 def plot_changes(matrices: dict[str, pd.DataFrame], settings: CannibalizationSettings) -> Figure:
     """Draw each matrix: red is less, blue is more, with the figures in it."""
-    from calibration.plots.axes import panel_grid
+    from matplotlib.figure import Figure
+
     from spr.evaluation.heat_map import draw_heat_map
 
     title = f"Responses as one entity type is promoted (factor x {settings.promotion:g}), % of before"
-    figure, grid = panel_grid(len(matrices), title, width=6.4, height=5.4)
+    figure = Figure(figsize=(6.4 * len(matrices), 6.2), layout="constrained")
+    figure.suptitle(title)
     others = [matrix.to_numpy()[~np.eye(len(matrix), dtype=bool)] for matrix in matrices.values()]
     limit = 100 * max(float(np.abs(np.concatenate(others)).max()), 0.01)
     for place, (name, matrix) in enumerate(matrices.items()):
-        panel = figure.add_subplot(grid[0, place])
+        panel = figure.add_subplot(1, len(matrices), place + 1)
         change = 100 * matrix
         draw_heat_map(panel, change, change.map("{:+.0f}".format), limit=limit)
         panel.set_xlabel("responses of")

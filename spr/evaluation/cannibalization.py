@@ -178,7 +178,11 @@ class Cannibalization:
         """Return the matrix as text: change in percent, a star where it is marked, empty where too little is known."""
         table = self.to_pandas()
         text = [
-            "ref." if above == self.reference else "" if np.isnan(ratio) else f"{100 * (ratio - 1):+.0f}{'*' * marked}"
+            "ref."
+            if above == self.reference
+            else ""
+            if np.isnan(ratio)
+            else f"{round(100 * (ratio - 1)):+d}{'*' * marked}"
             for above, ratio, marked in zip(table["above"], table["ratio"], table["marked"], strict=True)
         ]
         cells = np.array(text, dtype=object).reshape(len(self.types), len(self.types))
