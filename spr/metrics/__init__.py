@@ -8,6 +8,7 @@ has both arrays.
 
 from __future__ import annotations
 
+from spr.metrics.means import clustered_mean
 from spr.metrics.orders import auc, grouped_auc, ndcg, precision_at_k, top1_rate
 from spr.metrics.probabilities import calibration_error, log_loss, normalized_cross_entropy
 from spr.metrics.sums import GroupMean
@@ -19,6 +20,7 @@ __all__ = [
     "Prediction",
     "auc",
     "calibration_error",
+    "clustered_mean",
     "evaluate_predictions",
     "grouped_auc",
     "log_loss",
