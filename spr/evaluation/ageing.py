@@ -135,7 +135,8 @@ class Replay:
         """
         found = []
         label, viewer = self.frame["label"].to_numpy(), self.frame["viewer_id"].to_numpy()
-        for (cut, entity_type), rows in self.frame.groupby(["cut", "entity_type"]).indices.items():
+        for (cut, entity_type), group in self.frame.groupby(["cut", "entity_type"]):
+            rows = group.index.to_numpy()
             for option in OPTIONS:
                 ratio = low = high = np.nan
                 probability = np.asarray(self.predictions[option].probability)[rows]

@@ -99,16 +99,22 @@ def replay(
     begins, and both age while it lasts. Without ``window`` a refitted part also has more data, which helps without any
     drift; a window of one length leaves drift alone, and lets a refit forget what was before it.
 
-    *Refits of parts.* Random effects are fitted at the margin of the trees that are there, with the penalties and from
-    the policies that the first fit chose. A ranker version that kept calibrators do not know takes the prior, as with
-    ``unknown_version = "prior"``.
+    *What an interval holds.* The fits as they came out, against other viewers who might have come to judge; not against
+    other rows that might have come to teach. Two fits of equally long logs of a world that stands still differ by luck,
+    trees the most, and a first fit that was unlucky looks old at every age. Before a schedule rests on it, replay from
+    another first cut.
+
+    *Refits of parts.* With the trees go the features, and what else their fit chose: the penalties of the random
+    effects, and whether there are any. Random effects that are refitted alone stand on the margin of the trees that are
+    there, and keep the penalties and the policies to learn from that the first fit chose. A ranker version that kept
+    calibrators do not know takes the prior, as with ``unknown_version = "prior"``. A part that is refitted alone makes
+    up for old ones where it can: random effects by entity type take in what stale calibrators get wrong.
 
     *Cost.* For n cuts: n fits of everything, and two of the random effects at each cut but the first.
 
     Examples
     --------
     >>> import spr
-    >>> from datetime import timedelta
     >>> from simulations import World
     >>> log = World(n_viewers=120, seed=1, cohorts_per_page=(4, 5)).tables(900)
     >>> config = spr.Config.named("network")
@@ -205,8 +211,7 @@ def cut_schedule(impressions: Table, config: Config, first: Moment, every: timed
     rows = tables.read_impressions(impressions, config)
     start = _read_moment(first)
     last = rows.loc[_judges(rows), "at"].max()
-    further = pd.date_range(start, last, freq=every) if last > start else []
-    return [start, *list(further)[1:]]
+    return [start, *pd.date_range(start, max(start, last), freq=every)[1:]]
 
 
 def fits_needed(n_cuts: int) -> str:
@@ -280,18 +285,16 @@ def _judge(
     mature = ~np.isnan(label)
     logged: dict[str, Floats] = {}
     reference: dict[str, Floats] = {}
-    unknown = 0
+    n_unknown: dict[str, int] = {}
     for name, ranker in options.items():
         same = next((other for other in logged if options[other] is ranker), None)
         if same is not None:
-            logged[name], reference[name] = logged[same], reference[same]
+            logged[name], reference[name], n_unknown[name] = logged[same], reference[same], n_unknown[same]
             continue
         lenient = _with_fallback(ranker)
         logged[name] = lenient.value_cohorts(batch, position=position).margin[mature]
         values = lenient.value_cohorts(batch)
-        reference[name] = values.margin[mature]
-        if name == NOTHING:
-            unknown = len(values.fallbacks)
+        reference[name], n_unknown[name] = values.margin[mature], len(values.fallbacks)
     cohorts = pd.DataFrame(
         {
             "cut": cut,
@@ -303,7 +306,7 @@ def _judge(
             "label": label,
         }
     )
-    return _Judged(cohorts[mature].reset_index(drop=True), logged, reference, unknown)
+    return _Judged(cohorts[mature].reset_index(drop=True), logged, reference, n_unknown[NOTHING])
 
 
 def _rank_acted_on(judged: _Judged) -> pd.DataFrame:
