@@ -20,17 +20,15 @@ TYPES = ("event", "group", "hashtag", "people")
 START = pd.Timestamp("2026-03-01", tz="UTC")
 
 
-@pytest.fixture(scope="session")
-def small_labels() -> spr.Config:
-    """Four entity types, labels that take a day, few and shallow trees."""
-    kinds = "\n".join(f'{name} = {{ edge_type = "{name}", top_k = 2 }}' for name in TYPES)
-    return spr.Config.parse(
-        f"""
+CONFIG = """
 [labels]
 response_window = "6h"
 downstream_window = "18h"
 [entity_types]
-{kinds}
+event = { edge_type = "event", top_k = 2 }
+group = { edge_type = "group", top_k = 2 }
+hashtag = { edge_type = "hashtag", top_k = 2 }
+people = { edge_type = "people", top_k = 2 }
 [trees]
 n_rounds = 12
 max_depth = 3
@@ -39,15 +37,25 @@ learning_rate = 0.3
 name = "member"
 features = ["entity_type"]
 """
-    )
+"""Four entity types, labels that take a day, few and shallow trees."""
 
 
 @pytest.fixture(scope="session")
-def make_log() -> MakeLog:
-    return _make_log
+def labels_toml() -> str:
+    return CONFIG
 
 
-def _make_log(
+@pytest.fixture(scope="session")
+def small_labels() -> spr.Config:
+    return spr.Config.parse(CONFIG)
+
+
+@pytest.fixture(scope="session", name="make_log")
+def log_maker() -> MakeLog:
+    return make_log
+
+
+def make_log(
     n_pages: int,
     *,
     n_viewers: int = 60,
@@ -73,9 +81,7 @@ def _make_log(
     position = np.where(is_random[:, None], shuffled, served).argsort(axis=1).argsort(axis=1)
     examined = (1.0 / np.sqrt(1.0 + position))[:, :, None]
     response = rng.random(score.shape) < examined * expit(score)
-    own = np.broadcast_to(viewer, (n_pages,)).copy()
-    if tastes_from is not None:
-        own = np.where(day >= tastes_from, (viewer + 1) % n_viewers, viewer)
+    own = viewer if tastes_from is None else np.where(day >= tastes_from, (viewer + 1) % n_viewers, viewer)
     downstream = response & (rng.random(score.shape) < expit(taste[own])[:, :, None])
     if shift_from is not None:
         score = score + 3.0 * (day >= shift_from)[:, None, None]
