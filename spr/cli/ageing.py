@@ -33,7 +33,7 @@ def replay(
 ) -> None:
     """Walk through a log: train up to each cut, judge on what came next, and show how fast each part grows old."""
     from spr import tables
-    from spr.evaluation.ageing import SELECTION_BIAS, format_differences
+    from spr.evaluation.ageing import METRIC_NAMES, SELECTION_BIAS
     from spr.evaluation.replay import cut_schedule, fits_needed
     from spr.evaluation.replay import replay as walk
     from spr.evaluation.replay_report import replay_sections
@@ -62,10 +62,9 @@ def replay(
         sections = replay_sections(found)
         page = write_report(out, "Replay", sections)
         write_table(found.to_pandas(), out / "ageing.parquet")
-    for metric, part in format_differences(found.to_pandas()).groupby("metric", sort=False):
-        shown = part.pivot_table(index="age_days", columns="part", values="text", aggfunc="first", sort=False)
-        title = f"{str(metric).replace('_', ' ')}, kept - fresh [95 % interval]; * = worse, all looked at at once"
-        print_table(shown, title)
+    for metric, name in METRIC_NAMES.items():
+        title = f"{name}, kept - fresh [95 % interval]; * = worse, all looked at at once"
+        print_table(found.ageing_table(metric), title)
     (ranks,) = sections[-1].tables.values()
     print_table(ranks, "mean rank of the cohorts that were acted on, 1 = top [95 % interval]")
     for sentence in (*found.sentences(), SELECTION_BIAS):

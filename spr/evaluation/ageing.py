@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from calibration import CalibrationError, calibration_in_the_large
+from spr.errors import InvalidModelInput, name_unknown
 from spr.metrics import MetricsTable, Prediction, clustered_mean, paired_difference
 from spr.metrics.table import METRICS
 
@@ -42,6 +43,16 @@ PARTS: Final = {
 WORSE_WHEN: Final = {"normalized_cross_entropy": 1.0, "ndcg": -1.0, "top1_rate": -1.0}
 """The metrics that are followed, and the sign of a difference, kept minus fresh, that is for the worse."""
 
+METRIC_NAMES: Final = {
+    "normalized_cross_entropy": "normalised cross entropy",
+    "ndcg": "NDCG",
+    "top1_rate": "top-1 rate",
+}
+"""What they are called where people read."""
+
+FEWEST_VIEWERS: Final = 50
+"""Below so many in a period, intervals are too short."""
+
 SELECTION_BIAS: Final = (
     "On pages of other policies cohorts were acted on where they were shown: an order like theirs is matched better "
     "than a better order would be. Compare options on random pages."
@@ -70,7 +81,7 @@ class Replay:
         One row per cohort that was acted on, on pages of any policy: cut, request_id, viewer_id, policy, and its rank
         on its page (1 = top, tied ranks averaged) ``as shown`` and under each option.
     rankers : mapping of Timestamp to SecondPassRanker
-        What was fitted at each cut, all parts fresh.
+        What was fitted at each cut, all parts fresh; their configuration is the one that was given.
     adopted_effects : tuple of str
         Random effects of the first fit; where it adopted none there is none to refit.
     """
@@ -103,6 +114,34 @@ class Replay:
         replicates are all alike (nothing was refitted) is never worse.
         """
         return self._ageing.copy()
+
+    def ageing_table(self, metric: str = "normalized_cross_entropy") -> pd.DataFrame:
+        """Return :meth:`to_pandas` of one metric for people to read.
+
+        Parameters
+        ----------
+        metric : {"normalized_cross_entropy", "ndcg", "top1_rate"}
+
+        Returns
+        -------
+        DataFrame of str
+            Ages x parts, cells ``kept - fresh [low, high]``, with a star where the part is ``worse``; empty where the
+            metric is not defined.
+
+        Raises
+        ------
+        InvalidModelInput
+            For another metric.
+        """
+        if metric not in WORSE_WHEN:
+            raise InvalidModelInput(name_unknown("metric", metric, WORSE_WHEN, "a replay"))
+        rows = self._ageing[self._ageing["metric"] == metric]
+        cells = rows[["difference", "low", "high", "worse"]].itertuples(index=False)
+        text = [
+            "" if np.isnan(middle) else f"{middle:+.4f} [{low:+.4f}, {high:+.4f}]{' *' if worse else ''}"
+            for middle, low, high, worse in cells
+        ]
+        return rows.assign(text=text).pivot(index="age_days", columns="part", values="text")[list(PARTS)]
 
     def worse_from(self) -> pd.DataFrame:
         """Return the age from which each part is worse than a fresh one.
@@ -189,7 +228,7 @@ class Replay:
             elif found.empty:
                 said.append(f"{part}: not worse than fresh ones up to an age of {last:g} days.")
             else:
-                listed = ", ".join(f"{days:g} days ({str(metric).replace('_', ' ')})" for metric, days in found.items())
+                listed = ", ".join(f"{days:g} days ({METRIC_NAMES[str(metric)]})" for metric, days in found.items())
                 said.append(f"{part}: worse than fresh ones from an age of {listed}.")
         unknown = int(self.periods["pages_of_unknown_versions"].sum())
         if unknown:
@@ -197,15 +236,14 @@ class Replay:
                 f"{unknown:,} pages hold ranker versions that the first cut's calibrators do not know: the prior of "
                 "the type stood in."
             )
+        fewest = int(self.periods["viewers"].min())
+        if fewest < FEWEST_VIEWERS:
+            said.append(f"A period is judged by {fewest} viewers; below {FEWEST_VIEWERS} all intervals are too short.")
         return said
 
     def __str__(self) -> str:
-        table = self._ageing[self._ageing["metric"] == "normalized_cross_entropy"]
-        text = format_differences(table).pivot_table(
-            index="age_days", columns="part", values="text", aggfunc="first", sort=False
-        )
         title = "Normalised cross entropy, kept - fresh [95 % interval]; * = worse with all parts and ages looked at"
-        return "\n".join([title, text.to_string(), *self.sentences()])
+        return "\n".join([title, self.ageing_table().to_string(), *self.sentences()])
 
     @cached_property
     def _ageing(self) -> pd.DataFrame:
@@ -270,13 +308,3 @@ def above_zero_at_once(estimate: Floats, replicates: Floats, level: float) -> ND
         critical = np.quantile(np.nan_to_num(deviation).max(axis=0), level)
         above[usable] = estimate[usable] > critical * error
     return above
-
-
-def format_differences(table: pd.DataFrame) -> pd.DataFrame:
-    """Add a column ``text`` to rows of :meth:`Replay.to_pandas`: ``+difference [low, high]``, a star where worse."""
-    cells = table[["difference", "low", "high", "worse"]].itertuples(index=False)
-    text = [
-        "" if np.isnan(mid) else f"{mid:+.4f} [{low:+.4f}, {high:+.4f}]{' *' if worse else ''}"
-        for mid, low, high, worse in cells
-    ]
-    return table.assign(text=text)

@@ -13,7 +13,7 @@ import pandas as pd
 
 from spr import tables
 from spr.assembly import assemble
-from spr.errors import ConfigError
+from spr.errors import ConfigError, TableError
 from spr.evaluation.ageing import ALL_BUT_TREES, CALIBRATORS, EFFECTS, NOTHING, OPTIONS, SHOWN, Replay
 from spr.expected import expected_responses
 from spr.features import label_cohorts
@@ -69,7 +69,7 @@ def replay(
     entities : DataFrame or path, optional
         See :func:`spr.tables.read_entities`.
     window : timedelta, optional
-        How much of the log before its cut a fit learns from. Default: all of it.
+        How much of the log before its cut a fit learns from, rows that are not mature yet included. Default: all of it.
     n_replicates : int, default 1000
         Of the bootstrap over viewers.
     progress : callable, optional
@@ -86,14 +86,14 @@ def replay(
         When cut dates are not rising or not inside the log, when no random page with a downstream interaction was
         mature by a cut, or no random page of a period is mature; the cut is named. Nothing is fitted then.
     TableError
-        When a table breaks its contract.
+        When a table breaks its contract, or a fit has too few rows; the cut is named.
 
     Notes
     -----
     *No leakage.* A fit at cut T reads rows before T, and of these the labels whose windows had closed by T: ``at`` +
-    both windows <= T. Later rows are null, whatever the log has learnt since; this is ``[labels] snapshot`` = T. The
-    ranker of that fit keeps this snapshot in its configuration, so that :func:`compare` and ``spr evaluate`` call
-    later rows immature; here it is for training alone.
+    both windows <= T. Later labels are null, whatever the log has learnt since: the fit's ``[labels] snapshot`` is T.
+    That is for training alone. Pages that judge have the labels of the whole log, and the rankers that are returned
+    have the configuration as it was given: with T in it, :func:`compare` would call all later rows immature.
 
     *What ages.* A part that is kept is as old as the time since the first cut; a refitted one is new when the period
     begins, and both age while it lasts. Without ``window`` a refitted part also has more data, which helps without any
@@ -140,12 +140,15 @@ def replay(
     first: Training | None = None
     for cut, end in zip(cuts, ends, strict=True):
         before = _rows_before(rows, cut, window)
-        fresh = train(before, viewers, entities, config=config_at(config, cut), progress=progress)
+        try:
+            fresh = train(before, viewers, entities, config=config_at(config, cut), progress=progress)
+        except TableError as error:
+            raise TableError(f"cut dates: nothing can be fitted at {cut}: {error}") from error
         options = dict.fromkeys(OPTIONS, fresh.ranker)
         if first is not None:
             options |= _refit_parts(first, fresh, before, viewers, entities)
         first = first or fresh
-        fitted[cut] = fresh.ranker
+        fitted[cut] = dataclasses.replace(fresh.ranker, config=config)
         pages = rows[(rows["at"] >= cut) & (rows["at"] < end)].reset_index(drop=True)
         judged.append(_judge(options, pages, viewers, entities, cut))
         progress(stage, 3 * len(fitted) - 2, total)

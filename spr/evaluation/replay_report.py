@@ -9,12 +9,12 @@ import numpy as np
 from spr.evaluation.ageing import (
     CALIBRATORS,
     EVERYTHING,
+    METRIC_NAMES,
     NOTHING,
     PARTS,
     SELECTION_BIAS,
     WORSE_WHEN,
     Replay,
-    format_differences,
 )
 from spr.evaluation.report import Section
 
@@ -23,11 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_NAMES: Final = {
-    "normalized_cross_entropy": "normalised cross entropy",
-    "ndcg": "NDCG",
-    "top1_rate": "top-1 rate",
-}
+_MOST_TICKS: Final = 8
 _DRAWN: Final = (NOTHING, CALIBRATORS, EVERYTHING)
 
 
@@ -72,10 +68,10 @@ def ageing_plot(found: Replay, title: str = "What is lost by keeping a part") ->
             worse = rows["worse"].to_numpy(bool)
             panel.plot(at[worse], middle[worse], **style)
             panel.plot(at[~worse], middle[~worse], markerfacecolor="white", label=part, **style)
-        panel.set_title(_NAMES[metric], fontsize=11)
+        panel.set_title(METRIC_NAMES[metric], fontsize=11)
         panel.set_ylabel("kept - fresh" if sign > 0 else "fresh - kept")
         panel.set_xlabel("age of what is kept, days")
-        panel.set_xticks(ages)
+        panel.set_xticks(ages[:: -(-len(ages) // _MOST_TICKS)])
         panel.grid(alpha=0.25)
     handles, labels = figure.axes[0].get_legend_handles_labels()
     down = figure.get_figheight()
@@ -165,14 +161,11 @@ def replay_sections(found: Replay) -> list[Section]:
     -------
     list of Section
     """
-    table = format_differences(found.to_pandas())
     ageing = {
-        f"{_NAMES[str(metric)]}, kept - fresh; * = worse, with all of this table looked at at once": rows.pivot_table(
-            index="age_days", columns="part", values="text", aggfunc="first", sort=False
-        )
-        for metric, rows in table.groupby("metric", sort=False)
+        f"{name}, kept - fresh; * = worse, with all of this table looked at at once": found.ageing_table(metric)
+        for metric, name in METRIC_NAMES.items()
     }
-    metrics = found.metrics_table().rename(columns=lambda name: _NAMES.get(name, name.replace("_", " ")))
+    metrics = found.metrics_table().rename(columns=lambda name: METRIC_NAMES.get(name, name.replace("_", " ")))
     return [
         Section(
             "How fast the parts grow old",

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from scipy.special import expit
 
+from spr.errors import InvalidModelInput
 from spr.evaluation import Replay
 from spr.evaluation.ageing import (
     ALL_BUT_TREES,
@@ -62,7 +63,7 @@ def make_replay(
     periods = pd.DataFrame(
         {"until": [*CUTS[1:], pd.Timestamp("2026-01-29")], "age_days": [0.0, 7.0, 14.0, 21.0]},
         index=pd.Index(CUTS, name="cut"),
-    ).assign(pages_of_unknown_versions=0)
+    ).assign(pages_of_unknown_versions=0, viewers=n_viewers)
     metrics = evaluate_predictions(frame, predictions, segment=frame["cut"].map(str), n_replicates=200)
     return Replay(periods, metrics, frame, predictions, acted_on, {}, ("member",))
 
@@ -111,7 +112,7 @@ def test_the_table_has_a_row_for_each_part_age_and_metric(calibrators_age: Repla
 def test_sentences_and_text_name_the_age(calibrators_age: Replay) -> None:
     said = calibrators_age.sentences()
     assert re.match(
-        r"calibrators: worse than fresh ones from an age of 14 days \(normalized cross entropy\), ", said[0]
+        r"calibrators: worse than fresh ones from an age of 14 days \(normalised cross entropy\), ", said[0]
     )
     assert said[1] == "random effects: not worse than fresh ones up to an age of 21 days."
     text = str(calibrators_age)
@@ -121,15 +122,22 @@ def test_sentences_and_text_name_the_age(calibrators_age: Replay) -> None:
     assert "*" not in lines["7.0"]
 
 
+def test_a_metric_that_is_not_followed_is_refused(calibrators_age: Replay) -> None:
+    with pytest.raises(InvalidModelInput, match=r"unknown metric 'ndgc' in a replay; .*Did you mean 'ndcg'"):
+        calibrators_age.ageing_table("ndgc")
+    assert calibrators_age.ageing_table("ndcg")["calibrators"].str.endswith("*").tolist() == [False, True, True]
+
+
 def test_nothing_to_refit_and_unknown_versions_are_said() -> None:
     made = make_replay({})
     bare = Replay(
-        made.periods.assign(pages_of_unknown_versions=[0, 3, 4, 0]),
+        made.periods.assign(pages_of_unknown_versions=[0, 3, 4, 0], viewers=[90, 49, 80, 90]),
         *(made.metrics, made.frame, made.predictions, made.acted_on, {}, ()),
     )
     said = bare.sentences()
     assert "adopted none" in said[1]
-    assert said[-1].startswith("7 pages hold ranker versions")
+    assert said[-2].startswith("7 pages hold ranker versions")
+    assert said[-1].startswith("A period is judged by 49 viewers")
 
 
 def test_calibration_is_told_where_it_can_be() -> None:

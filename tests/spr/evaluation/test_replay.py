@@ -134,12 +134,10 @@ def test_fresh_metrics_are_those_of_compare(
     found: Replay, log: pd.DataFrame, plain_viewers: pd.DataFrame, small_labels: spr.Config
 ) -> None:
     cut = FIRST.tz_convert(None)
-    ranker = dataclasses.replace(
-        found.rankers[cut],
-        config=small_labels.model_copy(
-            update={"calibration": small_labels.calibration.model_copy(update={"unknown_version": "prior"})}
-        ),
-    )
+    assert found.rankers[cut].config == small_labels
+    calibration = small_labels.calibration.model_copy(update={"unknown_version": "prior"})
+    config = small_labels.model_copy(update={"calibration": calibration})
+    ranker = dataclasses.replace(found.rankers[cut], config=config)
     period = log[(log["at"] >= FIRST) & (log["at"] < SECOND)]
     reference = compare(ranker, period, plain_viewers, n_replicates=10).metrics
     cell = list(zip(reference.segment, reference.prediction, strict=True)).index(("all", SPR))
@@ -288,6 +286,13 @@ def test_a_period_without_mature_random_pages_is_named(
         _replay(log, plain_viewers, small_labels, window=timedelta(0))
     with pytest.raises(TableError, match="'policy' is missing"):
         _replay(log.drop(columns="policy"), plain_viewers, small_labels)
+
+
+def test_a_cut_with_too_few_rows_to_fit_is_named(
+    log: pd.DataFrame, plain_viewers: pd.DataFrame, small_labels: spr.Config
+) -> None:
+    with pytest.raises(TableError, match=r"nothing can be fitted at 2026-03-02 08:00:00: .*50 usable rows"):
+        replay(log, plain_viewers, small_labels, ["2026-03-02 08:00", "2026-03-09"])
 
 
 def test_a_schedule_ends_with_the_mature_random_pages(log: pd.DataFrame, small_labels: spr.Config) -> None:
