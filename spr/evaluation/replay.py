@@ -97,7 +97,8 @@ def replay(
 
     *What ages.* A part that is kept is as old as the time since the first cut; a refitted one is new when the period
     begins, and both age while it lasts. Without ``window`` a refitted part also has more data, which helps without any
-    drift; a window of one length leaves drift alone, and lets a refit forget what was before it.
+    drift; a window of one length leaves drift alone, and lets a refit forget what was before it. A sudden drift makes
+    kept and fresh parts wrong alike, until a cut has mature rows of it.
 
     *What an interval holds.* The fits as they came out, against other viewers who might have come to judge; not against
     other rows that might have come to teach. Two fits of equally long logs of a world that stands still differ by luck,
