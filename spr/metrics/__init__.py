@@ -8,6 +8,7 @@ has both arrays. *What did the pages show?* is asked of positions alone (`placem
 
 from __future__ import annotations
 
+from spr.metrics.means import clustered_mean
 from spr.metrics.orders import auc, grouped_auc, ndcg, precision_at_k, top1_rate
 from spr.metrics.probabilities import calibration_error, log_loss, normalized_cross_entropy
 from spr.metrics.shares import placement_shares
@@ -20,6 +21,7 @@ __all__ = [
     "Prediction",
     "auc",
     "calibration_error",
+    "clustered_mean",
     "evaluate_predictions",
     "grouped_auc",
     "log_loss",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import pandas as pd
+from scipy.special import expit
 
 from spr.errors import InvalidModelInput, TableError, name_unknown
 from spr.metrics.bootstrap import bound_replicates, draw_weights, replicate
@@ -46,6 +47,17 @@ class Prediction:
 
     probability: ArrayLike
     order_by: ArrayLike
+
+    @classmethod
+    def of_margins(cls, logged: Floats, reference: Floats) -> Prediction:
+        """Take the log-odds of a model: probabilities at the logged position, the order at the reference position.
+
+        Parameters
+        ----------
+        logged, reference : float64[n_rows]
+            Margins at either position.
+        """
+        return cls(probability=expit(logged), order_by=reference)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
