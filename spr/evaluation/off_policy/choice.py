@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 LADDER: Final = ("doubly_robust", "self_normalised_iips", "iips", "position_based")
 """Candidates where what stands above does not matter, the weakest assumption first."""
 
-_TOLERANCE: Final = 2.576  # standard errors: two estimators of one quantity differ by more once in 100 logs
+_TOLERANCE: Final = 3.0  # standard errors; to refuse the strongest candidate without reason costs most of the precision
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def choose_estimator(
     estimate : float64[E]
         NaN where there is none.
     covariance : float64[E, E]
-        Of the estimates, by viewer.
+        Of the estimates, by viewer; NaN where it is not known.
     reads_above : bool
         Whether held-out viewers prefer a click model that reads what stands above (:func:`choose_click_model`).
 
@@ -119,7 +119,7 @@ def choose_estimator(
     1. Where what stands above a cohort matters, every estimator that supposes it does not is out, and ``sequential``
        stays.
     2. Else the candidates are those of ``LADDER``, from the weakest assumption to the strongest. Taken is the one
-       with the least variance among those whose estimate differs from that of no candidate before it by more than 2.58
+       with the least variance among those whose estimate differs from that of no candidate before it by more than 3
        standard errors of the difference: Lepski's principle, as in SLOPE (Su, Srinath and Krishnamurthy 2020, "Adaptive
        estimator selection for off-policy evaluation", ICML, section 3), with the error of the paired difference in
        place of the sum of the widths. It trades squared bias for variance and needs to know no bias: one
@@ -138,7 +138,8 @@ def choose_estimator(
     """
     if reads_above and "sequential" in names:
         return "sequential", "held-out viewers say that what stands above a cohort matters"
-    there = [names.index(name) for name in LADDER if name in names and np.isfinite(estimate[names.index(name)])]
+    known = np.isfinite(estimate) & np.isfinite(np.diag(covariance))
+    there = [names.index(name) for name in LADDER if name in names and known[names.index(name)]]
     if not there:
         return None
     kept: list[int] = []

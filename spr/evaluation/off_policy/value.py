@@ -43,6 +43,8 @@ ESTIMATORS: Final = (
 MEASURES: Final = ("interactions", "value")
 _OF_PLACEMENTS: Final = ("iips", "self_normalised_iips")
 _OF_CLICK_MODELS: Final = ESTIMATORS[5:]
+_FEWEST_EFFECTIVE: Final = 30.0
+_SAME: Final = "no difference beyond chance"
 _READ_ALWAYS: Final = "cascade and cannibalization"  # by sequential, where held-out viewers prefer positions alone
 
 
@@ -58,7 +60,8 @@ class OffPolicyValue:
         Downstream interactions per page, and value per page (interactions times importance factors); NaN where the log
         holds nothing to estimate it from.
     influence : float64[2, E, V]
-        What each viewer adds to the error of the estimate; its squares sum to about the variance.
+        What each viewer adds to the error of the estimate; its squares sum to about the variance. NaN where fewer than
+        30 pages are effective.
     logged : float64[2]
         What the logged pages brought.
     logged_influence : float64[2, V]
@@ -97,7 +100,8 @@ class OffPolicyValue:
         DataFrame
             Columns measure, estimator, estimate, low, high, standard_error; logged (the mean of the logged pages), gain
             (estimate - logged), gain_low, gain_high (of the difference on the same pages); effective_pages; chosen.
-            Null where the log holds nothing to estimate from.
+            The estimate is null where the log holds nothing to estimate it from, its errors and intervals also where
+            fewer than 30 pages are effective: the sum of so few weights is not normal, and mostly too low.
         """
         tables = []
         for m, measure in enumerate(MEASURES):
@@ -184,8 +188,9 @@ class OffPolicyValue:
                 table.insert(0, "measure", measure)
                 table.insert(1, "first", first)
                 table.insert(2, "second", second)
-                differs = bool(table["p_value"].iloc[0] < 1.0 - self.level)
-                table["finding"] = meaning if differs else "no difference beyond chance"
+                p_value = float(table["p_value"].iloc[0])
+                said = meaning if p_value < 1.0 - self.level else _SAME
+                table["finding"] = "not known: too few pages are effective" if np.isnan(p_value) else said
                 tables.append(table)
         columns = ["measure", "first", "second", "difference", "low", "high", "standard_error", "p_value", "finding"]
         return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=columns)
@@ -205,7 +210,7 @@ class OffPolicyValue:
         if self.click_models is not None:
             lines.append(f"Held-out viewers prefer the click model {self.click_models.chosen!r}.")
         found = self.disagreements()
-        for row in found[found["finding"] != "no difference beyond chance"].itertuples():
+        for row in found[found["p_value"] < 1.0 - self.level].itertuples():
             lines.append(
                 f"{row.measure}: {row.first} - {row.second} = {row.difference:+.3g} [{row.low:+.3g}, {row.high:+.3g}]: "
                 f"{row.finding}."
@@ -372,7 +377,8 @@ def evaluate_pages(
             progress("estimators", m * n_names + i, 2 * n_names)
             found = calls[name](measured)
             estimate[m, i], effective[m, i] = found.value, found.effective_pages
-            influence[m, i] = _by_viewer(pages, found)
+            few = found.effective_pages < _FEWEST_EFFECTIVE
+            influence[m, i] = np.nan if few else _by_viewer(pages, found)
         picked = choose_estimator(
             names, estimate[m], influence[m] @ influence[m].T, reads_above=choice is not None and choice.reads_above
         )
