@@ -43,7 +43,7 @@ class ClickModelChoice:
 
     @property
     def reads_above(self) -> bool:
-        """Whether what stands above matters."""
+        """Whether what stands above matters, of whatever kind it is or to whatever kind."""
         return self.chosen != POSITION
 
 

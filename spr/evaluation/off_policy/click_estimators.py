@@ -68,6 +68,7 @@ def examination_weighted(pages: LoggedPages, model: ClickModel) -> PageEstimate:
         pages.page,
         model.relevance,
         pages.group,
+        int(pages.group.max()) + 1,
         model.examination,
         model.place,
         model.terms,

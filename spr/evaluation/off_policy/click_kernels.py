@@ -30,10 +30,10 @@ def sum_above(offset: Integers, order: Integers, relevance: Floats, group: Integ
 
     Returns
     -------
-    float64[C, 2 + G]
-        Relevance above; cohorts of its own group above; cohorts of each group above.
+    float64[C, 2 + 2 G]
+        Relevance above; cohorts of its own group above; cohorts of each group above; all above, by its own group.
     """
-    above = np.empty((order.size, 2 + n_groups))
+    above = np.zeros((order.size, 2 + 2 * n_groups))
     counts = np.zeros(n_groups)
     for page in range(offset.size - 1):
         counts[:] = 0.0
@@ -44,6 +44,7 @@ def sum_above(offset: Integers, order: Integers, relevance: Floats, group: Integ
             above[row, 1] = counts[group[row]]
             for g in range(n_groups):
                 above[row, 2 + g] = counts[g]
+            above[row, 2 + n_groups + group[row]] = at - offset[page]
             total += relevance[row]
             counts[group[row]] += 1.0
     return above
@@ -150,6 +151,7 @@ def average_over_orders(
     page: Integers,
     relevance: Floats,
     group: Integers,
+    n_groups: int,
     examination: Floats,
     place: Integers,
     terms: Integers,
@@ -171,6 +173,8 @@ def average_over_orders(
     page : int64[C]
     relevance : float64[C]
     group : int64[C]
+    n_groups : int
+        G.
     examination : float64[positions]
     place : int64[positions]
         The place (0, ..., k - 1) of each position.
@@ -211,8 +215,10 @@ def average_over_orders(
                         t[i] = relevance[other]
                     elif term == 1:
                         t[i] = 1.0 if group[other] == group[row] else 0.0
-                    else:
+                    elif term < 2 + n_groups:
                         t[i] = 1.0 if group[other] == term - 2 else 0.0
+                    else:
+                        t[i] = 1.0 if group[row] == term - 2 - n_groups else 0.0
                     margin += slope[i] * t[i]
                 v = np.exp(margin)
                 product[m] = 0.0

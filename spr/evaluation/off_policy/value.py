@@ -256,8 +256,8 @@ _PAIRS: Final = (
     (
         "sequential",
         "position_based",
-        "what stands above a cohort matters: interactions above end the reading, or cohorts of a kind take from each "
-        "other",
+        "what stands above a cohort matters: interactions above end the reading, cohorts of a kind take from each other, "
+        "or kinds lose differently further down",
     ),
     ("pseudo_inverse", "iips", "the reward of a page is not the sum of what its placements bring by themselves"),
 )

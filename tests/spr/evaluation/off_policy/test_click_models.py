@@ -49,7 +49,9 @@ SLOPES = {
     "cannibalization": (0.0, -0.3, 0.0, 0.0),
     "cascade and cannibalization": (-0.6, -0.3, 0.0, 0.0),
     "all kinds": (-0.6, -0.3, 0.2, -0.1),
+    "decay by kind": (0.0, 0.0, 0.0, 0.0),
 }
+DECAY = np.array([0.0, -0.2, 0.1])  # of each kind, for each cohort above
 
 
 def reward_of(name: str) -> Callable[[int, tuple[int, ...]], Floats]:
@@ -63,6 +65,7 @@ def reward_of(name: str) -> Callable[[int, tuple[int, ...]], Floats]:
             kinds = KIND[page, above]
             effect = cascade * RELEVANCE[page, above].sum() + same * (kinds == KIND[page, cohort]).sum()
             effect += sum(slope * (kinds == kind).sum() for kind, slope in zip((1, 2), each, strict=True))
+            effect += position * DECAY[KIND[page, cohort]] * (name == "decay by kind")
             made[cohort] = RELEVANCE[page, cohort] * EXAMINATION[position] * np.exp(effect)
         return ACTIVITY[page] * made
 
@@ -88,7 +91,7 @@ def test_the_truth_is_found_again_from_expectations(known: tuple[str, LoggedPage
     model = fit_click_model(pages, relevance, name)
     np.testing.assert_allclose(model.examination, EXAMINATION, rtol=1e-3)
     np.testing.assert_allclose(model.own_slope, [1.0, 0.0], atol=1e-3)
-    if name != "all kinds":  # there the kinds have numbers of their own
+    if "kind" not in name:  # there the kinds have numbers of their own
         np.testing.assert_allclose(model.slope, [s for s in SLOPES[name] if s], rtol=1e-3)
     assert examination_weighted(pages, model).value == pytest.approx(truth, rel=1e-4)
     assert direct(pages, model).value == pytest.approx(truth, rel=1e-4)
@@ -116,13 +119,14 @@ def test_given_examination_is_taken_as_it_is(enumerate_orders: Callable[..., tup
 
 def test_means_over_orders_are_those_of_brute_force() -> None:
     relevance, group, offset = RELEVANCE[0], KIND[0].astype(np.int64), np.array([0, N])
-    terms, slope = np.array([0, 1, 3]), np.array([-0.8, 0.4, -0.3])
+    terms, slope = np.array([0, 1, 3, 6]), np.array([-0.8, 0.4, -0.3, 0.2])
     mean, gradient = average_over_orders(
         offset,
         np.arange(N),
         np.zeros(N, dtype=np.int64),
         relevance,
         group,
+        3,
         EXAMINATION,
         np.arange(N),
         terms,
