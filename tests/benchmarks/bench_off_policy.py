@@ -8,7 +8,7 @@ noisy score of the true relevance. In each world the truth is the exact expectat
 position           relevance times 1 / sqrt(1 + position)
 cascade            read from the top, on with 0.95 after nothing and 0.5 after an interaction (dependent click model)
 cannibalization    as position, times exp(-0.3) for each cohort of the same kind above
-decay by kind      examination falls as a power of the position, of its own for each kind: no click model holds, `iips` does
+decay by kind      examination falls faster for some kinds than for others
 
 Plain inverse propensity is `iips` in the same runs. Required of the estimator that the log chose, in the first three
 worlds: root mean squared error below half of that of `iips`; where its click model is the world's (position,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import pandas as pd
 
-from spr.evaluation.off_policy.click_model import POSITION
+from spr.evaluation.off_policy.click_model import DEPTH_BY_KIND, MODELS, POSITION
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-LADDER: Final = ("doubly_robust", "self_normalised_iips", "iips", "position_based")
-"""Candidates where what stands above does not matter, the weakest assumption first."""
+LADDER: Final = ("doubly_robust", "self_normalised_iips", "iips")
+"""Candidates that suppose only that what stands above does not matter; the first has mostly the least variance."""
 
 _TOLERANCE: Final = 3.0  # standard errors; to refuse the strongest candidate without reason costs most of the precision
 
@@ -40,11 +40,6 @@ class ClickModelChoice:
 
     chosen: str
     table: pd.DataFrame
-
-    @property
-    def reads_above(self) -> bool:
-        """Whether what stands above matters, of whatever kind it is or to whatever kind."""
-        return self.chosen != POSITION
 
 
 def choose_click_model(models: Mapping[str, ClickModel], viewer: NDArray[np.int64]) -> ClickModelChoice:
@@ -94,7 +89,7 @@ def choose_click_model(models: Mapping[str, ClickModel], viewer: NDArray[np.int6
 
 
 def choose_estimator(
-    names: Sequence[str], estimate: Floats, covariance: Floats, *, reads_above: bool
+    names: Sequence[str], estimate: Floats, covariance: Floats, *, click_model: str
 ) -> tuple[str, str] | None:
     """Choose the estimator to believe, and say why.
 
@@ -106,8 +101,8 @@ def choose_estimator(
         NaN where there is none.
     covariance : float64[E, E]
         Of the estimates, by viewer; NaN where it is not known.
-    reads_above : bool
-        Whether held-out viewers prefer a click model that reads what stands above (:func:`choose_click_model`).
+    click_model : str
+        That held-out viewers prefer (:func:`choose_click_model`).
 
     Returns
     -------
@@ -116,9 +111,10 @@ def choose_estimator(
 
     Notes
     -----
-    1. Where what stands above a cohort matters, every estimator that supposes it does not is out, and ``sequential``
-       stays.
-    2. Else the candidates are those of ``LADDER``, from the weakest assumption to the strongest. Taken is the one
+    1. Where the click model reads what stands above a cohort, every estimator that supposes that it does not matter is
+       out, and ``sequential``, with that click model, stays.
+    2. Else the candidates are those of ``LADDER`` and the estimator of the click model, which supposes more:
+       ``position_based``, or ``sequential`` where kinds decay differently. Taken is the one
        with the least variance among those whose estimate differs from that of no candidate before it by more than 3
        standard errors of the difference: Lepski's principle, as in SLOPE (Su, Srinath and Krishnamurthy 2020, "Adaptive
        estimator selection for off-policy evaluation", ICML, section 3), with the error of the paired difference in
@@ -131,15 +127,17 @@ def choose_estimator(
     Examples
     --------
     >>> names, covariance = ["iips", "position_based"], np.diag([0.05, 0.01]) ** 2
-    >>> choose_estimator(names, np.array([1.0, 1.05]), covariance, reads_above=False)[0]
+    >>> choose_estimator(names, np.array([1.0, 1.05]), covariance, click_model="position")[0]
     'position_based'
-    >>> choose_estimator(names, np.array([1.0, 1.25]), covariance, reads_above=False)[0]
+    >>> choose_estimator(names, np.array([1.0, 1.25]), covariance, click_model="position")[0]
     'iips'
     """
-    if reads_above and "sequential" in names:
+    by_kind = MODELS[click_model] == (DEPTH_BY_KIND,)
+    if click_model != POSITION and not by_kind and "sequential" in names:
         return "sequential", "held-out viewers say that what stands above a cohort matters"
+    candidates = (*LADDER, "sequential" if by_kind else "position_based")
     known = np.isfinite(estimate) & np.isfinite(np.diag(covariance))
-    there = [names.index(name) for name in LADDER if name in names and known[names.index(name)]]
+    there = [names.index(name) for name in candidates if name in names and known[names.index(name)]]
     if not there:
         return None
     kept: list[int] = []
@@ -151,7 +149,7 @@ def choose_estimator(
             differs |= abs(estimate[candidate] - estimate[weaker]) > _TOLERANCE * np.sqrt(max(variance, 0.0))
         (refused if differs else kept).append(candidate)
     chosen = min(kept, key=lambda candidate: float(covariance[candidate, candidate]))
-    reason = "what stands above does not matter, and it has the least variance"
+    reason = "what stands above does not matter, and it has the least variance of those that do not differ"
     if refused:
         reason += f"; {', '.join(names[i] for i in refused)} differ from estimators that assume less"
     return names[chosen], reason

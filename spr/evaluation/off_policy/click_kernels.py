@@ -31,7 +31,8 @@ def sum_above(offset: Integers, order: Integers, relevance: Floats, group: Integ
     Returns
     -------
     float64[C, 2 + 2 G]
-        Relevance above; cohorts of its own group above; cohorts of each group above; all above, by its own group.
+        Relevance above; cohorts of its own group above; cohorts of each group above; log(1 + position), by its own
+        group.
     """
     above = np.zeros((order.size, 2 + 2 * n_groups))
     counts = np.zeros(n_groups)
@@ -44,7 +45,7 @@ def sum_above(offset: Integers, order: Integers, relevance: Floats, group: Integ
             above[row, 1] = counts[group[row]]
             for g in range(n_groups):
                 above[row, 2 + g] = counts[g]
-            above[row, 2 + n_groups + group[row]] = at - offset[page]
+            above[row, 2 + n_groups + group[row]] = np.log1p(at - offset[page])
             total += relevance[row]
             counts[group[row]] += 1.0
     return above
@@ -160,10 +161,10 @@ def average_over_orders(
 ) -> tuple[Floats, Floats]:
     """Average each row's examination over all orders of its page, exactly.
 
-    The examination of cohort c at position i is ``examination[i]`` times the product over the cohorts j above of
-    v_j = exp(slope . t_j), with t_j as in :func:`sum_above`. The mean of that product over the i-subsets of the first m
-    others obeys E(m, i) = (1 - i / m) E(m - 1, i) + (i / m) v_m E(m - 1, i - 1), since the m-th is among them with
-    probability i / m.
+    The examination of cohort c at position i is ``examination[i]``, times a power of 1 + i of its group's own, times
+    the product over the cohorts j above of v_j = exp(slope . t_j), with t_j as in :func:`sum_above`. The mean of that
+    product over the i-subsets of the first m others obeys E(m, i) = (1 - i / m) E(m - 1, i) + (i / m) v_m E(m - 1, i - 1),
+    since the m-th is among them with probability i / m.
 
     Parameters
     ----------
@@ -215,10 +216,8 @@ def average_over_orders(
                         t[i] = relevance[other]
                     elif term == 1:
                         t[i] = 1.0 if group[other] == group[row] else 0.0
-                    elif term < 2 + n_groups:
-                        t[i] = 1.0 if group[other] == term - 2 else 0.0
                     else:
-                        t[i] = 1.0 if group[row] == term - 2 - n_groups else 0.0
+                        t[i] = 1.0 if group[other] == term - 2 else 0.0
                     margin += slope[i] * t[i]
                 v = np.exp(margin)
                 product[m] = 0.0
@@ -232,11 +231,18 @@ def average_over_orders(
         else:
             product[:n] = 1.0
         total = 0.0
-        for i in range(n):
-            total += examination[i] * product[i]
-        mean[number] = total / n
         for at in range(n):
-            gradient[number, place[at]] += examination[at] * product[at] / total
+            seen = examination[at]
             for i in range(d):
-                gradient[number, k + i] += examination[at] * change[at, i] / total
+                if terms[i] == 2 + n_groups + group[row]:
+                    seen *= np.exp(slope[i] * np.log1p(at))
+            total += seen * product[at]
+            gradient[number, place[at]] += seen * product[at]
+            for i in range(d):
+                if terms[i] == 2 + n_groups + group[row]:
+                    gradient[number, k + i] += seen * product[at] * np.log1p(at)
+                else:
+                    gradient[number, k + i] += seen * change[at, i]
+        mean[number] = total / n
+        gradient[number] /= total
     return mean, gradient

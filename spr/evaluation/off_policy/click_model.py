@@ -26,13 +26,13 @@ POSITION: Final = "position"
 INTERACTIONS_ABOVE: Final = "interactions above"
 SAME_KIND_ABOVE: Final = "same kind above"
 EACH_KIND_ABOVE: Final = "each kind above"
-ABOVE_BY_OWN_KIND: Final = "all above, by own kind"
+DEPTH_BY_KIND: Final = "depth, by own kind"
 MODELS: Final[dict[str, tuple[str, ...]]] = {
     POSITION: (),
     "cascade": (INTERACTIONS_ABOVE,),
     "cannibalization": (SAME_KIND_ABOVE,),
     "cascade and cannibalization": (INTERACTIONS_ABOVE, SAME_KIND_ABOVE),
-    "decay by kind": (ABOVE_BY_OWN_KIND,),
+    "decay by kind": (DEPTH_BY_KIND,),
     "all kinds": (INTERACTIONS_ABOVE, SAME_KIND_ABOVE, EACH_KIND_ABOVE),
 }
 """Click models by name, and what stands above that each of them reads."""
@@ -54,7 +54,8 @@ class ClickModel:
 
     where :math:`\alpha_{pc}` is anything, :math:`e_k` is the examination of the position relative to the top, and
     :math:`t_{cj}` says what j above does to c: its relevance (the interactions that it is expected to bring), whether
-    it is of the same kind, of which kind it is, of which kind c is (kinds that lose faster further down).
+    it is of the same kind, of which kind it is. One more model has a power of 1 + k of each kind's own in place of the
+    sum: kinds that lose faster further down.
 
     Parameters
     ----------
@@ -295,7 +296,7 @@ def _terms(pages: LoggedPages, read: Sequence[str]) -> Integers:
         terms.append(1)
     if EACH_KIND_ABOVE in read:
         terms += range(3, 2 + kinds)  # all but the first: with the position they would sum to it
-    if ABOVE_BY_OWN_KIND in read:
+    if DEPTH_BY_KIND in read:
         terms += range(3 + kinds, 2 + 2 * kinds)
     return np.array(terms, dtype=np.int64)
 

@@ -256,8 +256,8 @@ _PAIRS: Final = (
     (
         "sequential",
         "position_based",
-        "what stands above a cohort matters: interactions above end the reading, cohorts of a kind take from each other, "
-        "or kinds lose differently further down",
+        "what stands above a cohort matters: interactions above end the reading, or cohorts of a kind take from each "
+        "other; or kinds lose differently further down",
     ),
     ("pseudo_inverse", "iips", "the reward of a page is not the sum of what its placements bring by themselves"),
 )
@@ -357,7 +357,7 @@ def evaluate_pages(
         by_position = models[POSITION]
         if examination is not None:
             by_position = given_examination(pages, by_position.relevance, examination)
-        above = models[choice.chosen if choice.reads_above else _READ_ALWAYS]
+        above = models[choice.chosen if choice.chosen != POSITION else _READ_ALWAYS]
         calls |= {
             "position_based": partial(examination_weighted, model=by_position),
             "position_based_direct": partial(direct, model=by_position),
@@ -380,7 +380,10 @@ def evaluate_pages(
             few = found.effective_pages < _FEWEST_EFFECTIVE
             influence[m, i] = np.nan if few else _by_viewer(pages, found)
         picked = choose_estimator(
-            names, estimate[m], influence[m] @ influence[m].T, reads_above=choice is not None and choice.reads_above
+            names,
+            estimate[m],
+            influence[m] @ influence[m].T,
+            click_model=POSITION if choice is None else choice.chosen,
         )
         if picked is not None:
             chosen[MEASURES[m]], reason[MEASURES[m]] = picked

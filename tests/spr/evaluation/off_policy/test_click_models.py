@@ -51,7 +51,7 @@ SLOPES = {
     "all kinds": (-0.6, -0.3, 0.2, -0.1),
     "decay by kind": (0.0, 0.0, 0.0, 0.0),
 }
-DECAY = np.array([0.0, -0.2, 0.1])  # of each kind, for each cohort above
+DECAY = np.array([0.0, -0.2, 0.1])  # of each kind, by log(1 + position)
 
 
 def reward_of(name: str) -> Callable[[int, tuple[int, ...]], Floats]:
@@ -65,7 +65,7 @@ def reward_of(name: str) -> Callable[[int, tuple[int, ...]], Floats]:
             kinds = KIND[page, above]
             effect = cascade * RELEVANCE[page, above].sum() + same * (kinds == KIND[page, cohort]).sum()
             effect += sum(slope * (kinds == kind).sum() for kind, slope in zip((1, 2), each, strict=True))
-            effect += position * DECAY[KIND[page, cohort]] * (name == "decay by kind")
+            effect += np.log1p(position) * DECAY[KIND[page, cohort]] * (name == "decay by kind")
             made[cohort] = RELEVANCE[page, cohort] * EXAMINATION[position] * np.exp(effect)
         return ACTIVITY[page] * made
 
@@ -119,7 +119,7 @@ def test_given_examination_is_taken_as_it_is(enumerate_orders: Callable[..., tup
 
 def test_means_over_orders_are_those_of_brute_force() -> None:
     relevance, group, offset = RELEVANCE[0], KIND[0].astype(np.int64), np.array([0, N])
-    terms, slope = np.array([0, 1, 3, 6]), np.array([-0.8, 0.4, -0.3, 0.2])
+    terms, slope = np.array([0, 1, 3, 6, 7]), np.array([-0.8, 0.4, -0.3, 0.2, -0.1])
     mean, gradient = average_over_orders(
         offset,
         np.arange(N),
@@ -197,7 +197,6 @@ def test_held_out_viewers_choose_the_click_model_of_the_world(name: str) -> None
     models = {model: fit_click_model(pages, relevance, model) for model in MODELS}
     found = choose_click_model(models, pages.viewer)
     assert found.chosen == name
-    assert found.reads_above == (name != "position")
     assert found.table.loc["position", "gain"] == 0.0
 
 
@@ -238,12 +237,12 @@ def test_the_choice_needs_evidence_against_the_stronger_assumption() -> None:
     covariance = np.diag([0.04, 0.05, 0.01, 0.02]) ** 2
     choose = choose_estimator
     close, far = np.array([1.0, 1.0, 1.09, 1.3]), np.array([1.0, 1.0, 1.17, 1.3])
-    assert choose(names, close, covariance, reads_above=False)[0] == "position_based"  # type: ignore[index]  # there is one
-    chosen, reason = choose(names, far, covariance, reads_above=False)  # type: ignore[misc]  # there is one
+    assert choose(names, close, covariance, click_model="position")[0] == "position_based"  # type: ignore[index]  # there is one
+    chosen, reason = choose(names, far, covariance, click_model="position")  # type: ignore[misc]  # there is one
     assert chosen == "doubly_robust"
     assert "position_based differ" in reason
-    assert choose(names, close, covariance, reads_above=True)[0] == "sequential"  # type: ignore[index]  # there is one
-    assert choose(["rips"], np.array([1.0]), np.eye(1), reads_above=False) is None
+    assert choose(names, close, covariance, click_model="cascade")[0] == "sequential"  # type: ignore[index]  # there is one
+    assert choose(["rips"], np.array([1.0]), np.eye(1), click_model="position") is None
 
 
 def test_iips_and_doubly_robust_agree_with_a_right_model_and_the_latter_has_less_variance() -> None:
