@@ -1,6 +1,6 @@
 """Off-policy value: error and coverage of every estimator against the truth, and the time of a million impressions.
 
-    python tests/benchmarks/bench_off_policy.py [repetitions, default 50] [worlds, default all]
+    python tests/benchmarks/bench_off_policy.py [repetitions, default 40] [worlds, default all]
 
 Logs of 20,000 fully shuffled pages of 20 cohorts, of 5,000 viewers, at a rate of about 5 %. The new policy orders by a
 noisy score of the true relevance. In each world the truth is the exact expectation on the pages of the log. Worlds:
@@ -190,7 +190,7 @@ def clock() -> list[str]:
 
 def main() -> None:
     """Run the repetitions on two cores, then the clock."""
-    n, worlds = int(sys.argv[1]) if len(sys.argv) > 1 else 50, sys.argv[2:] or WORLDS
+    n, worlds = int(sys.argv[1]) if len(sys.argv) > 1 else 40, sys.argv[2:] or WORLDS
     started, failures = time.perf_counter(), []
     with ProcessPoolExecutor(max_workers=2) as pool:
         for world in worlds:

@@ -163,8 +163,8 @@ def average_over_orders(
 
     The examination of cohort c at position i is ``examination[i]``, times a power of 1 + i of its group's own, times
     the product over the cohorts j above of v_j = exp(slope . t_j), with t_j as in :func:`sum_above`. The mean of that
-    product over the i-subsets of the first m others obeys E(m, i) = (1 - i / m) E(m - 1, i) + (i / m) v_m E(m - 1, i - 1),
-    since the m-th is among them with probability i / m.
+    product over the i-subsets of the first m others obeys E(m, i) = (1 - i / m) E(m - 1, i) + (i / m) v_m E(m - 1,
+    i - 1), since the m-th is among them with probability i / m.
 
     Parameters
     ----------
