@@ -77,10 +77,10 @@ def examination_weighted(pages: LoggedPages, model: ClickModel) -> PageEstimate:
     )
     weight = new[acted_on] / mean
     amount = pages.reward[acted_on] * weight / pages.n_pages
-    gradient = np.zeros(k + 2 + len(model.slope))
+    gradient = np.zeros(len(model.covariance))
     new_place = model.place[pages.new_position[acted_on]]
     gradient[:k] = np.bincount(new_place, amount, k) - amount @ of_mean[:, :k]
-    gradient[k + 2 :] = amount @ (model.new_above[acted_on] - of_mean[:, k:])
+    gradient[k + model.own.shape[1] :] = amount @ (model.new_above[acted_on] - of_mean[:, k:])
     reward = np.bincount(pages.page[acted_on], weight * pages.reward[acted_on], pages.n_pages)
     value = float(reward.mean())
     influence = reward - value + model.error_of(gradient, pages)
@@ -136,11 +136,11 @@ def direct(pages: LoggedPages, model: ClickModel) -> PageEstimate:
     level = np.divide(reward, logged_sum, out=np.zeros(pages.n_pages), where=logged_sum > 0) / pages.n_pages
     amount_new, amount_logged = level[pages.page] * new, (level * lift)[pages.page] * logged
     k = len(model.log_place)
-    gradient = np.zeros(k + 2 + len(model.slope))
+    gradient = np.zeros(len(model.covariance))
     gradient[:k] = np.bincount(model.place[pages.new_position], amount_new, k)
     gradient[:k] -= np.bincount(model.place[pages.position], amount_logged, k)
-    gradient[k : k + 2] = (amount_new - amount_logged) @ model.own
-    gradient[k + 2 :] = amount_new @ model.new_above - amount_logged @ model.logged_above
+    gradient[k : k + model.own.shape[1]] = (amount_new - amount_logged) @ model.own
+    gradient[k + model.own.shape[1] :] = amount_new @ model.new_above - amount_logged @ model.logged_above
     influence = reward * lift - value + model.error_of(gradient, pages)
     return PageEstimate(value, influence, np.nan)
 

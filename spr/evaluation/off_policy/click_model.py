@@ -67,9 +67,9 @@ class ClickModel:
         Log examination of each place, 0 at the first.
     relevance : float64[C]
         As it was given.
-    own : float64[C, 2]
-        Log relevance over its mean, and its square.
-    own_slope : float64[2]
+    own : float64[C, m]
+        Log relevance over its mean, and its square; where kinds lose differently, the kind, too.
+    own_slope : float64[m]
         Of these in the margin of a cohort itself; (1, 0) where the relevance is right.
     terms : int64[d]
         Columns of :func:`~spr.evaluation.off_policy.click_kernels.sum_above` that are read.
@@ -79,7 +79,7 @@ class ClickModel:
         Sums of t over what stands above, in the logged and the new order.
     residual : float64[C]
         Label less its conditional expectation: the score of the likelihood by margin.
-    covariance : float64[k + 2 + d, k + 2 + d]
+    covariance : float64[k + m + d, k + m + d]
         Inverse information of log place, own slopes and beta (0 for the first place, which is the reference).
         All 0 where the examination is given.
     held_out : float64[P]
@@ -110,7 +110,7 @@ class ClickModel:
 
         Parameters
         ----------
-        gradient : float64[k + 2 + d]
+        gradient : float64[k + m + d]
             Of an estimate by log place, own slopes and beta.
         pages : LoggedPages
             That the model was fitted on.
@@ -215,6 +215,10 @@ def fit_click_model(pages: LoggedPages, relevance: Floats, name: str = POSITION,
     place_of, terms = pool_positions(pages), _terms(pages, MODELS[name])
     logged = _above(pages, np.arange(len(pages.label)), relevance, terms)
     own = _own_columns(relevance)
+    if (
+        DEPTH_BY_KIND in MODELS[name]
+    ):  # the relevance is that of a random position, which each kind loses by differently
+        own = np.column_stack([own, np.eye(int(pages.group.max()) + 1)[pages.group][:, 1:]])
     columns, place = np.column_stack([own, logged]), place_of[pages.position]
     k, fold = int(place_of.max()) + 1, pages.folds(n_folds)
     theta = np.zeros(k + columns.shape[1])
@@ -242,9 +246,9 @@ def fit_click_model(pages: LoggedPages, relevance: Floats, name: str = POSITION,
         log_place=theta[:k],
         relevance=relevance,
         own=own,
-        own_slope=theta[k : k + 2],
+        own_slope=theta[k : k + own.shape[1]],
         terms=terms,
-        slope=theta[k + 2 :],
+        slope=theta[k + own.shape[1] :],
         logged_above=logged,
         new_above=_above(pages, pages.new_order, relevance, terms),
         residual=pages.label - total[pages.page] * share,
