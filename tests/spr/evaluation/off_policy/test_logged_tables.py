@@ -126,7 +126,7 @@ def test_pages_that_are_no_pages_of_the_log_are_refused(few: pd.DataFrame) -> No
     with pytest.raises(TableError, match="does not have"):
         off_policy_value(few, pages.assign(cohort_id="other " + pages["cohort_id"]), FAST, config=CONFIG)
     with pytest.raises(TableError, match="no request of the table"):
-        off_policy_value(few, pages.assign(request_id="other"), FAST, config=CONFIG)
+        off_policy_value(few, pages.assign(request_id="other " + pages["request_id"]), FAST, config=CONFIG)
     with pytest.raises(TableError, match="twice"):
         off_policy_value(few, pd.concat([pages, pages.head(1)]), FAST, config=CONFIG)
     with pytest.raises(TableError, match="'position' is missing"):
