@@ -8,6 +8,7 @@ from spr.evaluation.cannibalization import Cannibalization, cannibalization, can
 from spr.evaluation.comparison import SPR, Comparison, compare
 from spr.evaluation.edge_change import edge_change, formed_edges
 from spr.evaluation.experiment import ArmComparison, ArmPlan, a_a_check, compare_arms, plan_arms
+from spr.evaluation.off_policy import OffPolicyValue, off_policy_value
 from spr.evaluation.replay import cut_schedule, replay
 from spr.metrics import normalized_cross_entropy
 
@@ -18,6 +19,7 @@ __all__ = [
     "Baseline",
     "Cannibalization",
     "Comparison",
+    "OffPolicyValue",
     "Replay",
     "a_a_check",
     "cannibalization",
@@ -29,6 +31,7 @@ __all__ = [
     "fit_baselines",
     "formed_edges",
     "normalized_cross_entropy",
+    "off_policy_value",
     "plan_arms",
     "replay",
 ]
