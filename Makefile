@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart lastfm test test-slow test-peers peer-data lint bench bench-calibration bench-importance bench-large notebooks clean
+.PHONY: help quickstart lastfm test test-slow test-peers peer-data lint bench bench-calibration bench-importance bench-off-policy bench-large notebooks clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -50,6 +50,9 @@ bench-calibration: .venv-peers/installed peer-data  ## calibrators beside their 
 
 bench-importance: .venv/installed  ## importance factors against the truth, 2,000 experiments: an hour
 	$(BIN)/python tests/benchmarks/bench_importance.py 2000
+
+bench-off-policy: .venv/installed  ## off-policy estimators against the truth, 40 logs of each of four worlds
+	$(BIN)/python tests/benchmarks/bench_off_policy.py 40
 
 bench-large: .venv/installed  ## 20 million rows, 1 million members: minutes, and 6 GB
 	$(BIN)/python tests/benchmarks/bench_scale.py large

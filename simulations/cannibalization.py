@@ -15,7 +15,6 @@ from simulations.world import World
 from spr.reorder import ImportanceFactors
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from spr.progress import Progress
@@ -63,28 +62,23 @@ def _responses(world: World, settings: CannibalizationSettings, promoted: str | 
 
 def plot_changes(matrices: dict[str, pd.DataFrame], settings: CannibalizationSettings) -> Figure:
     """Draw each matrix: red is less, blue is more, with the figures in it."""
-    from calibration.plots.axes import panel_grid
+    from matplotlib.figure import Figure
+
+    from spr.evaluation.heat_map import draw_heat_map
 
     title = f"Responses as one entity type is promoted (factor x {settings.promotion:g}), % of before"
-    figure, grid = panel_grid(len(matrices), title, width=6.4, height=5.4)
+    figure = Figure(figsize=(6.4 * len(matrices), 6.2), layout="constrained")
+    figure.suptitle(title)
     others = [matrix.to_numpy()[~np.eye(len(matrix), dtype=bool)] for matrix in matrices.values()]
     limit = 100 * max(float(np.abs(np.concatenate(others)).max()), 0.01)
     for place, (name, matrix) in enumerate(matrices.items()):
-        _draw(figure.add_subplot(grid[0, place]), name, 100 * matrix, limit)
+        panel = figure.add_subplot(1, len(matrices), place + 1)
+        change = 100 * matrix
+        draw_heat_map(panel, change, change.map("{:+.0f}".format), limit=limit)
+        panel.set_xlabel("responses of")
+        panel.set_ylabel("promoted")
+        panel.set_title(name, fontsize=10)
     return figure
-
-
-def _draw(panel: Axes, name: str, matrix: pd.DataFrame, limit: float) -> None:
-    shown = matrix.to_numpy()
-    panel.imshow(shown, cmap="RdBu", vmin=-limit, vmax=limit)
-    for (row, column), change in np.ndenumerate(shown):
-        ink = "white" if abs(change) > 0.6 * limit else "black"
-        panel.text(column, row, f"{change:+.0f}", ha="center", va="center", fontsize=8, color=ink)
-    panel.set_xticks(range(len(matrix.columns)), matrix.columns, rotation=45, ha="right", fontsize=8)
-    panel.set_yticks(range(len(matrix.index)), matrix.index, fontsize=8)
-    panel.set_xlabel("responses of")
-    panel.set_ylabel("promoted")
-    panel.set_title(name, fontsize=10)
 
 
 def job(settings: CannibalizationSettings, progress: Progress) -> Results:

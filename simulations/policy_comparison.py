@@ -6,9 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pandas as pd
-import statsmodels.api as sm
 from pydantic import Field
 
 import spr
@@ -16,11 +14,11 @@ from simulations.policies import Production, Ranked, Split
 from simulations.script import Results, Settings, run_script
 from simulations.world import World
 from spr.errors import ConfigError
+from spr.evaluation import ArmComparison, compare_arms
+from spr.evaluation.experiment.plots import forest_plot
 from spr.reorder import ImportanceFactors
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
     from simulations.run import Run
     from spr.progress import Progress
 
@@ -71,65 +69,40 @@ def metrics_of(run: Run) -> pd.DataFrame:
 
 def compare(
     world: World, rankers: dict[str, spr.SecondPassRanker], settings: PolicyComparisonSettings, progress: Progress
-) -> pd.DataFrame:
+) -> tuple[ArmComparison, pd.Series]:
     """Run the test, then each arm on everybody.
 
     Returns
     -------
-    DataFrame
-        By metric, per viewer: the arms' means in the test; the difference with its 95 % interval (robust errors,
-        adjusted for activity and the metric before the test); the true difference, of all viewers under either arm.
+    tested : ArmComparison
+        B against A by metric, per viewer, adjusted for activity and the metric before the test.
+    truth : Series
+        By metric, the true difference: of all viewers under either arm.
     """
     split = Split({name: Ranked(ranker, name) for name, ranker in rankers.items()}, salt=f"ab-{settings.seed}")
     before = world.run(settings.requests, days=settings.days, policy=Production(), progress=progress)
     run = partial(world.run, settings.requests, days=settings.days, after=before, progress=progress)
     past, tested = metrics_of(before), metrics_of(run(policy=split))
     everybody = {name: metrics_of(run(policy=Ranked(ranker, name))) for name, ranker in rankers.items()}
-    in_b = split.arm_of(world.viewer_ids) == "B"
-    rows = {}
-    for metric in tested.columns:
-        if metric == "sessions":
-            continue
-        design = np.column_stack([np.ones(len(in_b)), in_b, world.activity, past[metric]])
-        fit = sm.OLS(tested[metric].to_numpy(dtype=float), design).fit(cov_type="HC3")
-        low, high = fit.conf_int()[1]
-        rows[metric] = {
-            "A": tested.loc[~in_b, metric].mean(),
-            "B": tested.loc[in_b, metric].mean(),
-            "difference": fit.params[1],
-            "low": low,
-            "high": high,
-            "true difference": (everybody["B"][metric] - everybody["A"][metric]).mean(),
-        }
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("per viewer")
-
-
-def plot_comparison(table: pd.DataFrame) -> Figure:
-    """Draw each difference relative to A, with its interval and the truth."""
-    from calibration.plots.axes import GREY, INK, OTHER_INK, panel_grid
-
-    figure, grid = panel_grid(1, "B - A, % of A's mean: the test's interval and the truth", width=8.0, height=4.2)
-    panel = figure.add_subplot(grid[0, 0])
-    place = np.arange(len(table))[::-1]
-    percent = {name: 100 * table[name] / table["A"] for name in ("difference", "low", "high", "true difference")}
-    panel.hlines(place, percent["low"], percent["high"], color=INK)
-    panel.plot(percent["difference"], place, "o", color=INK, label="estimated, 95 % interval")
-    panel.plot(percent["true difference"], place, "D", color=OTHER_INK, markerfacecolor="none", label="true")
-    panel.axvline(0, color=GREY, linewidth=1)
-    panel.set_yticks(place, table.index)
-    panel.set_xlabel("%")
-    panel.legend(frameon=False, loc="upper left", bbox_to_anchor=(0, -0.12), ncols=2)
-    figure.subplots_adjust(left=0.24, bottom=0.2)
-    return figure
+    metrics = [name for name in tested.columns if name != "sessions"]
+    table = tested[metrics].join(past[metrics].add_prefix("pre_"))
+    table = table.assign(viewer_id=world.viewer_ids, arm=split.arm_of(world.viewer_ids), activity=world.activity)
+    made = compare_arms(table, metrics, control="A", primary=metrics[:1], covariates=["activity"])
+    return made, (everybody["B"] - everybody["A"]).mean()[metrics]
 
 
 def job(settings: PolicyComparisonSettings, progress: Progress) -> Results:
     """Fit or load, compare, and draw."""
     world = World(settings.viewers, seed=settings.seed)
-    table = compare(world, fit_or_load(world, settings, progress), settings, progress)
-    covered = ((table["low"] <= table["true difference"]) & (table["true difference"] <= table["high"])).sum()
-    remark = f"{covered} of {len(table)} intervals hold the true difference"
-    return Results({"A/B test": table}, {"policy_comparison": plot_comparison(table)}, (remark,))
+    made, truth = compare(world, fit_or_load(world, settings, progress), settings, progress)
+    found = made.to_pandas().set_index("metric").rename_axis("per viewer")
+    table = found[["raw_control_value", "raw_value", "difference", "low", "high"]]
+    table = table.rename(columns={"raw_control_value": "A", "raw_value": "B"}).assign(**{"true difference": truth})
+    covered = ((table["low"] <= truth) & (truth <= table["high"])).sum()
+    remarks = (*made.warnings, *made.notes, f"{covered} of {len(table)} intervals hold the true difference")
+    relative = {(metric, "B"): truth[metric] / found.loc[metric, "control_value"] for metric in table.index}
+    figure = forest_plot(made, truth=relative, title="B against A: the test and the truth")
+    return Results({"A/B test": table}, {"policy_comparison": figure}, remarks)
 
 
 if __name__ == "__main__":

@@ -65,7 +65,7 @@ Importance = Annotated[
 class Labels(Section):
     """When a label is mature: ``at`` + both windows <= ``snapshot``.
 
-    Without a snapshot labels stay as they were logged, and the windows are not used.
+    Without a snapshot labels stay as they were logged, and only a replay uses the windows, at each of its cuts.
     """
 
     response_window: Duration = timedelta(days=3)

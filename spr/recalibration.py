@@ -14,6 +14,7 @@ from spr.assembly import assemble
 from spr.errors import TableError, UnknownEntityType, name_unknown
 from spr.expected import expected_responses
 from spr.glmix.holdout import salted_hashes, unit_interval
+from spr.metrics import clustered_mean
 from spr.segments import with_segments
 
 if TYPE_CHECKING:
@@ -97,10 +98,7 @@ class _Judged:
 
     def mean(self, values: Floats) -> tuple[float, float]:
         """Return the weighted mean of row values and its standard error, rows clustered by viewer."""
-        mean = float(np.average(values, weights=self.weight))
-        of_viewer = np.bincount(self.viewer, weights=self.weight * (values - mean))
-        n = len(of_viewer)
-        return mean, float(np.sqrt(n / (n - 1) * np.square(of_viewer).sum()) / self.weight.sum())
+        return clustered_mean(values, self.viewer, self.weight)
 
     def calibration_error(self, name: str) -> float:
         """Return the mean distance of expected and observed responses over bins of equal mass of the first."""

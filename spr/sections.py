@@ -12,7 +12,19 @@ from pydantic import BeforeValidator, ConfigDict, PlainSerializer
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
-def _read_duration(value: object) -> object:
+def read_duration(value: object) -> timedelta:
+    """Read a number and its unit: s, m, h or d; a timedelta stays one.
+
+    Raises
+    ------
+    ValueError
+        When it is something else, a number without a unit among it.
+
+    Examples
+    --------
+    >>> read_duration("36h")
+    datetime.timedelta(days=1, seconds=43200)
+    """
     if isinstance(value, timedelta):
         return value
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smhd])\s*", value) if isinstance(value, str) else None
@@ -23,7 +35,7 @@ def _read_duration(value: object) -> object:
 
 Duration = Annotated[
     timedelta,
-    BeforeValidator(_read_duration),
+    BeforeValidator(read_duration),
     PlainSerializer(lambda span: f"{span.total_seconds():f}".rstrip("0").rstrip(".") + "s", return_type=str),
 ]
 

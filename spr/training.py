@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from spr.batch import CohortBatch
     from spr.config import Config
     from spr.glmix.coefficients import Coefficients
     from spr.glmix.fixed import FittedTrees
@@ -37,6 +39,25 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _PAGES_OF_PRICES = 20_000
+
+
+@dataclass(frozen=True)
+class Training:
+    """A fitted ranker, and what it takes to fit its random effects again and nothing else.
+
+    Parameters
+    ----------
+    ranker : SecondPassRanker
+        Of :func:`fit`.
+    effects : tuple of RandomEffect
+        Those that were adopted, each with its learnt penalty; empty where none helped.
+    from_every_policy : bool
+        Whether they learnt from rows of every policy, or of the random policy alone.
+    """
+
+    ranker: SecondPassRanker
+    effects: tuple[RandomEffect, ...]
+    from_every_policy: bool
 
 
 def fit(
@@ -87,6 +108,18 @@ def fit(
     >>> page.placements[0].position
     0
     """
+    return train(impressions, viewers, entities, config=config, progress=progress).ranker
+
+
+def train(
+    impressions: Table,
+    viewers: Table,
+    entities: Table | None = None,
+    *,
+    config: Config,
+    progress: Progress = ignore,
+) -> Training:
+    """Fit a ranker as :func:`fit` does, and keep what it takes to refit a part of it."""
     rows = tables.read_impressions(impressions, config)
     viewers = tables.read_viewers(viewers)
     entities = None if entities is None else tables.read_entities(entities)
@@ -117,7 +150,11 @@ def fit(
         history=(seen_by_trees, learnt_from),
     )
     prices = fit_prices(ranker, rows, viewers, entities, progress)
-    return ranker.with_prices(prices) if prices else ranker
+    return Training(
+        ranker.with_prices(prices) if prices else ranker,
+        tuple(shrunk),
+        from_every_policy=bool(shrunk) and not np.array_equal(rows_of_effects, examples.random),
+    )
 
 
 def specify_effects(features: CohortFeatures, config: Config) -> list[RandomEffect]:
@@ -228,6 +265,34 @@ def fit_effects(
     model = GLMixClassifier(fixed=None, random_effects=list(shrunk), variance="diagonal" if samples else None)
     model.fit(examples.frame[rows], examples.label[rows], offset=offset)
     return tuple(model.random_effects_[effect.name] for effect in shrunk)
+
+
+def refit_effects(
+    trained: Training, rows: pd.DataFrame, batch: CohortBatch, expected_response: NDArray[np.float64]
+) -> tuple[Coefficients, ...]:
+    """Fit the random effects again on other rows, at the margin of the trees that are there.
+
+    Parameters
+    ----------
+    trained : Training
+        Gives the trees, the penalties, and the policies whose rows teach.
+    rows : DataFrame
+        Of :func:`spr.tables.read_impressions`: E rows.
+    batch : CohortBatch
+        Assembled from them.
+    expected_response : float64[E]
+        What the trees read.
+
+    Returns
+    -------
+    tuple of Coefficients
+        For :meth:`SecondPassRanker.with_coefficients`; empty where no effect had been adopted.
+    """
+    ranker = trained.ranker
+    keys = [effect.key for effect in trained.effects]
+    examples = collect_examples(rows, batch, ranker.features, expected_response, keys)
+    teaching = np.ones_like(examples.random) if trained.from_every_policy else examples.random
+    return fit_effects(examples, ranker.trees, trained.effects, teaching, ranker.config)
 
 
 def fit_prices(

@@ -10,7 +10,13 @@ from pathlib import Path
 import pytest
 
 README = Path(__file__).parents[1] / "README.md"
-PAGES = [README, *(README.parent / page / "README.md" for page in ("calibration", "spr/edge_drop", "spr/glmix"))]
+PAGES = [
+    README,
+    *(
+        README.parent / page / "README.md"
+        for page in ("calibration", "spr/edge_drop", "spr/evaluation/experiment", "spr/glmix")
+    ),
+]
 BLOCKS = [
     block
     for page in PAGES

@@ -347,5 +347,27 @@ def boundary(variance: Floats, alpha: float, unit: Floats | float = 1.0) -> Floa
     >>> boundary(np.array([0.0, 1000.0, 100_000.0]), 0.05).round(1)
     array([  27. ,   96. , 1127.8])
     """
-    tuning = unit * PLANNED_RESPONSES / (-float(lambertw(-(alpha**2) / np.e, -1).real) - 1.0)
+    tuning = mixture_variance(alpha, unit)
     return np.asarray(np.sqrt((variance + tuning) * np.log((variance + tuning) / (tuning * alpha**2))))
+
+
+def mixture_variance(alpha: float, unit: Floats | float = 1.0) -> Floats:
+    """Return the r of :func:`boundary`, which makes it tightest at V = 1000 units.
+
+    Parameters
+    ----------
+    alpha : float
+        In (0, 1).
+    unit : float64[...]
+        Variance of one response, > 0.
+
+    Returns
+    -------
+    float64[...]
+
+    Examples
+    --------
+    >>> float(mixture_variance(0.05).round(1))
+    121.8
+    """
+    return np.asarray(unit * PLANNED_RESPONSES / (-float(lambertw(-(alpha**2) / np.e, -1).real) - 1.0))

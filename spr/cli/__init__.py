@@ -1,4 +1,4 @@
-"""The command line: ``spr fit | rank | evaluate | recalibrate | factors | report | adopt | warm``, and what others add.
+"""The command line: ``spr fit | rank | evaluate | replay | recalibrate | factors | report | adopt | warm``, and more.
 
 Commands of other packages are found through the entry-point group ``spr.commands``.
 """
@@ -9,6 +9,7 @@ from importlib.metadata import entry_points
 
 import typer
 
+from spr.cli.ageing import replay
 from spr.cli.bundles import evaluate, fit, rank, read_config, recalibrate, warm
 from spr.cli.importance import adopt, factors, report
 from spr.cli.terminal import (
@@ -39,7 +40,7 @@ app = typer.Typer(
     help="Rank cohorts of different kinds of things against each other.",
     pretty_exceptions_enable=False,
 )
-for _command in (fit, rank, evaluate, recalibrate, factors, report, adopt, warm):
+for _command in (fit, rank, evaluate, replay, recalibrate, factors, report, adopt, warm):
     app.command()(_command)
 for _other in entry_points(group="spr.commands"):
     app.command(_other.name)(_other.load())

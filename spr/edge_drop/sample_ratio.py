@@ -209,7 +209,7 @@ def _compared(
     observed = np.bincount(code[seen], minlength=len(labels))
     planned = chance * observed.sum()
     found = pd.DataFrame({"dose": labels, "planned": planned, "observed": observed})
-    found["p_value"] = _counts_p_value(observed, planned)
+    found["p_value"] = counts_p_value(observed, planned)
     if with_missing:
         found["assigned"] = np.bincount(code, units.size, len(labels)).astype(np.int64)
         found["missing"] = np.bincount(code, units.size - units.there, len(labels)).astype(np.int64)
@@ -217,7 +217,25 @@ def _compared(
     return found
 
 
-def _counts_p_value(observed: NDArray[np.int64], planned: Floats) -> float:
+def counts_p_value(observed: NDArray[np.int64], planned: Floats) -> float:
+    """Test counts of units against the plan by Pearson's chi-square.
+
+    Parameters
+    ----------
+    observed : int64[k]
+    planned : float64[k]
+        Of the same sum. Where fewer than 5 are planned, counts are taken together.
+
+    Returns
+    -------
+    float
+        0 where a unit was found where none was planned; NaN where fewer than two counts have 5 planned units.
+
+    Examples
+    --------
+    >>> round(counts_p_value(np.array([530, 470]), np.array([500.0, 500.0])), 3)
+    0.058
+    """
     if (observed[planned == 0] > 0).any():
         return 0.0
     small = planned < _LEAST_PLANNED

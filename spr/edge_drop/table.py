@@ -201,7 +201,7 @@ def read_edge_drop(
         np.column_stack([edges[t] for t in kept]),
         downstream,
         outcome,
-        _centred(columns, len(frame)),
+        centred_covariates(columns, len(frame)),
         has_pre,
         stratum,
         cluster,
@@ -267,7 +267,27 @@ def _read_downstream(frame: pd.DataFrame, kept: tuple[str, ...], edges: Mapping[
     return np.column_stack([_numbers(frame, f"downstream_edges_{t}") for t in kept])
 
 
-def _centred(columns: Sequence[Floats], n: int) -> Floats:
+def centred_covariates(columns: Sequence[Floats], n: int) -> Floats:
+    """Make covariates of columns from before the assignment.
+
+    Parameters
+    ----------
+    columns : sequence of float64[n]
+        NaN: not known, as of viewers without a past.
+    n : int
+
+    Returns
+    -------
+    float64[n, p]
+        Mean 0; a null is the column's mean, with an indicator column of its own.
+
+    Examples
+    --------
+    >>> centred_covariates([np.array([1.0, np.nan, 3.0])], 3).round(2)
+    array([[-1.  , -0.33],
+           [ 0.  ,  0.67],
+           [ 1.  , -0.33]])
+    """
     made = []
     for values in columns:
         unknown = np.isnan(values)

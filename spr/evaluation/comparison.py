@@ -19,8 +19,6 @@ from spr.progress import Progress, ignore
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from numpy.typing import NDArray
-
     from spr.ranker import SecondPassRanker
     from spr.tables import Table
 
@@ -141,15 +139,15 @@ def compare(
     logged = ranker.value_cohorts(batch, position=position)
     reference = ranker.value_cohorts(batch)
     examples = collect_examples(rows, batch, ranker.features, logged.expected_response, ())
-    predictions = {SPR: _prediction(logged.margin[examples.cohort], reference.margin[examples.cohort])}
-    predictions[FIXED_ONLY] = _prediction(
+    predictions = {SPR: Prediction.of_margins(logged.margin[examples.cohort], reference.margin[examples.cohort])}
+    predictions[FIXED_ONLY] = Prediction.of_margins(
         ranker.correct_unseen(logged.margins["fixed"])[examples.cohort],
         ranker.correct_unseen(reference.margins["fixed"])[examples.cohort],
     )
     if train is not None:
         learnt = tables.read_impressions(train, ranker.config)
         for baseline in fit_baselines(ranker, learnt, viewers, entities, progress=progress):
-            predictions[baseline.name] = _prediction(
+            predictions[baseline.name] = Prediction.of_margins(
                 baseline.margin(examples, at_reference=False), baseline.margin(examples, at_reference=True)
             )
     if not len(examples):
@@ -175,7 +173,3 @@ def compare(
 
 def _plain(name: str) -> str:
     return name.removeprefix("segment=")
-
-
-def _prediction(logged: NDArray[np.float64], reference: NDArray[np.float64]) -> Prediction:
-    return Prediction(probability=0.5 * (1.0 + np.tanh(0.5 * logged)), order_by=reference)

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from spr.errors import InvalidModelInput
 from spr.metrics.sums import (
     GroupMean,
     Sums,
     check_finite,
     check_gains,
+    check_k,
     check_labels,
     check_weights,
     code_groups,
@@ -204,8 +204,7 @@ def precision_at_k(
     >>> precision_at_k([1, 0, 1, 0, 1], [0.9, 0.5, 0.5, 0.1, 0.2], ["a", "a", "a", "a", "b"], k=2)
     GroupMean(mean=0.625, groups=2, left_out=0)
     """
-    if not isinstance(k, int) or k < 1:
-        raise InvalidModelInput(f"k is {k!r}; allowed: integers >= 1")
+    check_k("k", k)
     y = check_labels(label)
     s, w = check_finite("order_by", order_by, y), check_weights(weight, y)
     return sum_precision_at_k(y, s, code_groups("group", group, y), k, w, average).group_mean()

@@ -134,6 +134,20 @@ def check_weights(weight: ArrayLike | None, label: Floats) -> Floats:
     return weights
 
 
+def check_k(name: str, k: int) -> None:
+    """Refuse a number of places that is no positive integer."""
+    if not isinstance(k, int) or k < 1:
+        raise InvalidModelInput(f"{name} is {k!r}; allowed: integers >= 1")
+
+
+def check_replicates(level: float, n_replicates: int) -> None:
+    """Refuse a confidence level or a number of bootstrap replicates that gives no interval."""
+    if not 0.0 < level < 1.0 or n_replicates < 2:
+        raise InvalidModelInput(
+            f"level={level}, n_replicates={n_replicates}; allowed: 0 < level < 1, at least 2 replicates"
+        )
+
+
 def code_groups(name: str, group: ArrayLike, label: Floats) -> Ints:
     """Give numbers to the groups, from 0 in order of appearance."""
     names = np.asarray(group)

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import pandas as pd
+from scipy.special import expit
 
 from spr.errors import InvalidModelInput, TableError, name_unknown
-from spr.metrics.orders import sum_auc, sum_grouped_auc, sum_ndcg, sum_top1_rate
+from spr.metrics.bootstrap import bound_replicates, draw_weights, replicate
+from spr.metrics.orders import sum_auc, sum_grouped_auc, sum_ndcg, sum_precision_at_k, sum_top1_rate
 from spr.metrics.probabilities import sum_calibration_error, sum_log_loss, sum_normalized_cross_entropy
-from spr.metrics.sums import check_finite, check_labels, check_probabilities, code_groups
+from spr.metrics.sums import check_finite, check_k, check_labels, check_probabilities, check_replicates, code_groups
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -24,11 +26,10 @@ if TYPE_CHECKING:
     Ints = NDArray[np.int64]
 
 ROW_METRICS: Final = ("log_loss", "normalized_cross_entropy", "calibration_error", "auc")
-PAGE_METRICS: Final = ("grouped_auc", "ndcg", "top1_rate")
+PAGE_METRICS: Final = ("grouped_auc", "page_auc", "ndcg", "top1_rate", "precision_at_k")
 METRICS: Final = ROW_METRICS + PAGE_METRICS
-HIGHEST: Final = np.array([np.inf, np.inf, 1.0, 1.0, 1.0, 1.0, 1.0])
+HIGHEST: Final = np.array([np.inf, np.inf, *[1.0] * (len(METRICS) - 2)])
 ALL: Final = "all"
-CHUNK: Final = 64  # replicates whose weights are floats at one time
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,6 +48,17 @@ class Prediction:
     probability: ArrayLike
     order_by: ArrayLike
 
+    @classmethod
+    def of_margins(cls, logged: Floats, reference: Floats) -> Prediction:
+        """Take the log-odds of a model: probabilities at the logged position, the order at the reference position.
+
+        Parameters
+        ----------
+        logged, reference : float64[n_rows]
+            Margins at either position.
+        """
+        return cls(probability=expit(logged), order_by=reference)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MetricsTable:
@@ -56,14 +68,14 @@ class MetricsTable:
     ----------
     segment, prediction : list of str, length n_cells
         What each cell is about.
-    estimate, low, high : float array, shape (n_cells, 7)
+    estimate, low, high : float array, shape (n_cells, n_metrics)
         The metrics (in the order of ``METRICS``) and the bounds of their intervals; NaN where not defined: one
         class only, or a metric of pages within an entity type.
-    units, left_out : int array, shape (n_cells, 7)
+    units, left_out : int array, shape (n_cells, n_metrics)
         Rows, viewers or pages that count, and those on which the metric is not defined.
     level : float
         Confidence level of the intervals.
-    replicates : float array, shape (n_cells, 7, n_replicates)
+    replicates : float array, shape (n_cells, n_metrics, n_replicates)
         The metrics of each bootstrap replicate; the same draw of viewers throughout.
     """
 
@@ -135,6 +147,7 @@ def evaluate_predictions(
     viewer: str = "viewer_id",
     entity_type: str = "entity_type",
     segment: ArrayLike | None = None,
+    top_k: int = 3,
     n_replicates: int = 1000,
     level: float = 0.95,
     seed: int = 0,
@@ -151,6 +164,8 @@ def evaluate_predictions(
         Columns of ``frame``; the label is 0 or 1, a page belongs to one viewer.
     segment : array of str, shape (n_rows,), optional
         A split of the rows, e.g. frequent, infrequent and unseen viewers.
+    top_k : int, default 3
+        Cohorts at the top of a page that `precision_at_k` looks at.
     n_replicates : int, default 1000
         Bootstrap replicates.
     level : float, default 0.95
@@ -161,8 +176,9 @@ def evaluate_predictions(
     Returns
     -------
     MetricsTable
-        Segments ``"all"``, ``"entity_type=<name>"`` and ``"segment=<name>"``. `grouped_auc` is by viewer. Within
-        an entity type the metrics of pages are NaN, since there is hardly a page with two cohorts of one type.
+        Segments ``"all"``, ``"entity_type=<name>"`` and ``"segment=<name>"``. `grouped_auc` is by viewer, `page_auc` is
+        the same by page. Within an entity type the metrics of pages are NaN, since there is hardly a page with two
+        cohorts of one type.
 
     Raises
     ------
@@ -196,10 +212,8 @@ def evaluate_predictions(
     """
     if not predictions:
         raise InvalidModelInput("no prediction to evaluate; give at least one")
-    if not 0.0 < level < 1.0 or n_replicates < 2:
-        raise InvalidModelInput(
-            f"level={level}, n_replicates={n_replicates}; allowed: 0 < level < 1, at least 2 replicates"
-        )
+    check_replicates(level, n_replicates)
+    check_k("top_k", top_k)
     for column in (label, page, viewer, entity_type):
         if column not in frame.columns:
             raise TableError(name_unknown("column", column, map(str, frame.columns), "the rows to evaluate"))
@@ -216,14 +230,14 @@ def evaluate_predictions(
     splits = {"entity_type": frame[entity_type].to_numpy()} | (
         {} if segment is None else {"segment": np.asarray(segment)}
     )
-    weights = _draw_weights(int(viewers.max()) + 1, n_replicates, seed)
+    weights = draw_weights(int(viewers.max()) + 1, n_replicates, seed)
     cells = []
     for cell, rows in _split_rows(splits, labels):
         metrics = ROW_METRICS if cell.startswith("entity_type=") else METRICS
         for name, (probability, order_by) in read.items():
             arrays = (labels[rows], probability[rows], order_by[rows], pages[rows], viewers[rows])
-            sums = {metric: metric_sums for metric, metric_sums in _sum_metrics(*arrays) if metric in metrics}
-            cells.append((cell, name, sums, _replicate(sums, viewers[rows], weights)))
+            sums = {metric: metric_sums for metric, metric_sums in _sum_metrics(*arrays, top_k) if metric in metrics}
+            cells.append((cell, name, sums, replicate(sums, viewers[rows], weights)))
     return _tabulate(cells, level)
 
 
@@ -265,7 +279,7 @@ def paired_difference(table: MetricsTable, first: str, second: str) -> MetricsTa
     one, other = np.flatnonzero(names == first), np.flatnonzero(names == second)
     estimate = table.estimate[one] - table.estimate[other]
     replicates = table.replicates[one] - table.replicates[other]
-    low, high = _bound(estimate, replicates, table.level)
+    low, high = bound_replicates(estimate, replicates, table.level)
     return MetricsTable(
         segment=[table.segment[cell] for cell in one],
         prediction=[f"{first} - {second}"] * len(one),
@@ -289,7 +303,7 @@ def _split_rows(splits: Mapping[str, NDArray[np.object_]], labels: Floats) -> It
 
 
 def _sum_metrics(
-    label: Floats, probability: Floats, order_by: Floats, page: Ints, viewer: Ints
+    label: Floats, probability: Floats, order_by: Floats, page: Ints, viewer: Ints, top_k: int
 ) -> Iterator[tuple[str, Sums]]:
     weight = np.ones(len(label))
     page, viewer = code_groups("page", page, label), code_groups("viewer", viewer, label)
@@ -298,29 +312,10 @@ def _sum_metrics(
     yield "calibration_error", sum_calibration_error(label, probability, weight)
     yield "auc", sum_auc(label, order_by, weight)
     yield "grouped_auc", sum_grouped_auc(label, order_by, viewer, weight)
+    yield "page_auc", sum_grouped_auc(label, order_by, page, weight)
     yield "ndcg", sum_ndcg(label, order_by, page)
     yield "top1_rate", sum_top1_rate(label, order_by, page)
-
-
-def _draw_weights(n_viewers: int, n_replicates: int, seed: int) -> NDArray[np.uint8]:
-    rng = np.random.default_rng(seed)
-    weights = np.empty((n_replicates, n_viewers), dtype=np.uint8)
-    for replicate in weights:
-        replicate[:] = rng.poisson(1.0, n_viewers)
-    return weights
-
-
-def _replicate(sums: Mapping[str, Sums], viewer: Ints, weights: NDArray[np.uint8]) -> dict[str, Floats]:
-    present, owner = np.unique(viewer, return_inverse=True)
-    by_viewer = np.hstack([metric.by_owner(owner, len(present)) for metric in sums.values()])
-    totals = np.vstack(
-        [weights[i : i + CHUNK, present].astype(np.float64) @ by_viewer for i in range(0, len(weights), CHUNK)]
-    )
-    ends = np.cumsum([metric.n_columns for metric in sums.values()])
-    return {
-        name: metric.combine(totals[:, end - metric.n_columns : end])
-        for (name, metric), end in zip(sums.items(), ends, strict=True)
-    }
+    yield "precision_at_k", sum_precision_at_k(label, order_by, page, top_k, weight)
 
 
 def _tabulate(cells: list[tuple[str, str, dict[str, Sums], dict[str, Floats]]], level: float) -> MetricsTable:
@@ -334,7 +329,7 @@ def _tabulate(cells: list[tuple[str, str, dict[str, Sums], dict[str, Floats]]], 
                 estimate[i, j] = sums[metric].estimate()
                 units[i, j], left_out[i, j] = sums[metric].units, sums[metric].left_out
                 replicates[i, j] = replicated[metric]
-    low, high = _bound(estimate, replicates, level)
+    low, high = bound_replicates(estimate, replicates, level)
     return MetricsTable(
         segment=[cell[0] for cell in cells],
         prediction=[cell[1] for cell in cells],
@@ -346,17 +341,6 @@ def _tabulate(cells: list[tuple[str, str, dict[str, Sums], dict[str, Floats]]], 
         level=level,
         replicates=replicates,
     )
-
-
-def _bound(estimate: Floats, replicates: Floats, level: float) -> tuple[Floats, Floats]:
-    low, high = np.full(estimate.shape, np.nan), np.full(estimate.shape, np.nan)
-    for cell in zip(*np.nonzero(np.isfinite(estimate)), strict=True):
-        drawn = replicates[cell]
-        drawn = drawn[np.isfinite(drawn)]
-        if len(drawn):
-            bias = drawn.mean() - estimate[cell]
-            low[cell], high[cell] = np.quantile(drawn, [(1.0 - level) / 2, (1.0 + level) / 2]) - 2 * bias
-    return low, high
 
 
 def _check_one_viewer(name: pd.Series, page: Ints, viewer: Ints) -> None:

@@ -10,6 +10,7 @@ import pandas as pd
 from scipy.stats import binomtest, norm, pearson3, skew
 
 from spr.errors import ConfigError, TableError
+from spr.multiplicity import holm
 from spr.tables import load_table, read_viewers, require_columns
 
 if TYPE_CHECKING:
@@ -182,7 +183,7 @@ def check_random_bucket(
             found["position", name] = tested
     tests = pd.DataFrame.from_dict(found, orient="index", columns=_REPORTED)
     tests.index = pd.MultiIndex.from_tuples(list(found), names=["question", "what"])
-    tests["adjusted"] = _holm(tests["p_value"].to_numpy())
+    tests["adjusted"] = holm(tests["p_value"].to_numpy())
     return BucketCheck(tests, share, len(requests), int(random.sum()), alpha)
 
 
@@ -337,11 +338,3 @@ def _displacement(cohorts: pd.DataFrame, weight: Floats) -> _Tested | None:
     z = float((centred * (position - middle)).sum() / np.sqrt(variance))
     slope = float((centred * (position - middle)).sum() / (centred**2).sum())
     return slope, 0.0, slope, z, float(2 * norm.sf(abs(z)))
-
-
-def _holm(p_value: Floats) -> Floats:
-    order = np.argsort(p_value, kind="stable")
-    stepped = np.maximum.accumulate(p_value[order] * np.arange(len(p_value), 0, -1))
-    adjusted = np.empty_like(p_value)
-    adjusted[order] = np.minimum(stepped, 1.0)
-    return adjusted

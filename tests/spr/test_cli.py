@@ -81,7 +81,7 @@ def _check_one_line(result: Result, error: str, *named: str) -> None:
     assert [name for name in named if name not in line] == []
 
 
-COMMANDS = ("fit", "rank", "evaluate", "recalibrate", "factors", "report", "adopt", "quickstart")
+COMMANDS = ("fit", "rank", "evaluate", "replay", "recalibrate", "factors", "report", "adopt", "quickstart")
 
 
 def test_help_lists_all_commands() -> None:

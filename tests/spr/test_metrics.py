@@ -21,6 +21,8 @@ from spr.metrics import (
     ndcg,
     normalized_cross_entropy,
     paired_difference,
+    placement_shares,
+    precision_at_k,
     top1_rate,
 )
 from spr.metrics.orders import sum_auc
@@ -159,7 +161,7 @@ def test_evaluate_predictions_agrees_with_each_formula():
     frame, truth = draw_rows(rng)
     prediction = Prediction(probability=truth, order_by=blur(truth, rng, 0.5).order_by)
     segment = np.where(frame["viewer_id"].str[1:].astype(int) < 20, "frequent", "unseen")
-    table = evaluate_predictions(frame, {"truth": prediction}, segment=segment, n_replicates=20)
+    table = evaluate_predictions(frame, {"truth": prediction}, segment=segment, top_k=2, n_replicates=20)
     long = table.to_pandas().set_index(["segment", "prediction", "metric"])
     for name, at in [("all", slice(None)), ("segment=unseen", segment == "unseen")]:
         y, p, s = frame["label"].to_numpy()[at], truth[at], np.asarray(prediction.order_by)[at]
@@ -170,8 +172,10 @@ def test_evaluate_predictions_agrees_with_each_formula():
             "calibration_error": calibration_error(y, p),
             "auc": auc(y, s),
             "grouped_auc": grouped_auc(y, s, viewer).mean,
+            "page_auc": grouped_auc(y, s, page).mean,
             "ndcg": ndcg(y, s, page).mean,
             "top1_rate": top1_rate(y, s, page).mean,
+            "precision_at_k": precision_at_k(y, s, page, 2).mean,
         }
         assert long.loc[(name, "truth"), "estimate"].to_dict() == pytest.approx(expected)
     at = (frame["entity_type"] == "people").to_numpy()
@@ -304,6 +308,58 @@ def test_evaluate_predictions_refuses_tables_it_cannot_read():
         evaluate_predictions(frame.assign(label=np.nan), prediction)
     with pytest.raises(InvalidModelInput, match="level=1"):
         evaluate_predictions(frame, prediction, level=1.0)
+    with pytest.raises(InvalidModelInput, match="top_k is 0"):
+        evaluate_predictions(frame, prediction, top_k=0)
     table = evaluate_predictions(frame, prediction, n_replicates=5)
     with pytest.raises(InvalidModelInput, match="unknown prediction 'x'"):
         paired_difference(table, "m", "x")
+
+
+def draw_placements(rng, viewers, cohorts=6):
+    """A page of each viewer: the more a viewer is fond of "a", the more of it there is, most of it near the top."""
+    fond = rng.beta(1.0, 2.0, viewers)
+    kind = np.where(rng.random((viewers, cohorts)) < fond[:, None] * np.linspace(1, 0.2, cohorts), "a", "b")
+    return kind.ravel(), np.tile(np.arange(cohorts), viewers), np.repeat(np.arange(viewers), cohorts)
+
+
+@settings(deadline=None, max_examples=30)
+@given(rows)
+def test_placement_shares_are_weighted_means(rng):
+    kind, position, viewer = draw_placements(rng, 30)
+    weight, within_top = rng.integers(0, 3, len(kind)) + (position == 0), int(rng.integers(1, 7))
+    found = placement_shares(kind, position, viewer, within_top=within_top, weight=weight, n_replicates=20)
+    top = position < within_top
+    for name, row in found.iterrows():
+        assert row["share"] == pytest.approx(np.average((kind == name)[top], weights=weight[top]))
+        assert row["placements"] == (kind == name)[top].sum()
+        assert 0 <= row["low"] <= row["high"] <= 1
+    assert found["share"].sum() == pytest.approx(1.0)
+    assert list(found.index) == sorted(set(kind[top]))
+
+
+def test_placement_shares_intervals_are_over_viewers_and_cover():
+    covered, trials = 0, 300
+    truth = np.linspace(1, 0.2, 6)[:3].mean() / 3  # the mean fondness is 1/3
+    for trial in range(trials):
+        placed = draw_placements(np.random.default_rng([1, trial]), 120)
+        found = placement_shares(*placed, within_top=3, n_replicates=200, level=0.9)
+        covered += found.loc["a", "low"] <= truth <= found.loc["a", "high"]
+    assert abs(covered / trials - 0.9) < 0.06  # 3.3 standard errors
+    kind, position, viewer = draw_placements(np.random.default_rng(0), 120)
+    once, thrice = (placement_shares(np.tile(kind, n), np.tile(position, n), np.tile(viewer, n)) for n in (1, 3))
+    pd.testing.assert_frame_equal(once[["share", "low", "high"]], thrice[["share", "low", "high"]])
+
+
+def test_placement_shares_refuse_what_has_none():
+    for arguments, message in [
+        (([], [], []), "at least one row"),
+        ((["a", None], [0, 1], ["v", "v"]), "kind is null in 1 of 2"),
+        ((["a", "b"], [0, np.nan], ["v", "v"]), "position is nan in row 1"),
+        ((["a"], [0, 1], ["v", "v"]), "kind has shape"),
+    ]:
+        with pytest.raises(InvalidModelInput, match=message):
+            placement_shares(*arguments)
+    with pytest.raises(InvalidModelInput, match="within the top 2"):
+        placement_shares(["a"], [5], ["v"], within_top=2)
+    with pytest.raises(InvalidModelInput, match="within_top is 0"):
+        placement_shares(["a"], [5], ["v"], within_top=0)

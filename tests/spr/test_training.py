@@ -11,10 +11,11 @@ import pytest
 
 import spr
 from simulations import World
+from spr.assembly import assemble
 from spr.errors import ConfigError, SPRError, TableError
 from spr.history import history_table
 from spr.tables import read_impressions
-from spr.training import cross_fit, fit_calibrators
+from spr.training import cross_fit, fit_calibrators, refit_effects, train
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,6 +54,22 @@ def _flip(impressions: pd.DataFrame, rows: pd.Series[bool]) -> pd.DataFrame:
 
 
 # ------------------------------------------------------------------ which rows train what
+
+
+def test_effects_refitted_on_the_same_rows_are_the_same(small_tables: WorldTables, config: spr.Config) -> None:
+    """And those of other rows are not: which policies taught is kept."""
+    tables = small_tables
+    trained = train(tables.impressions, tables.viewers, tables.entities, config=config)
+    assert [effect.name for effect in trained.effects] == ["member"], "the test needs an effect that was adopted"
+    assert trained.from_every_policy == ("every policy" in trained.ranker.history[-1].chosen)
+    rows = read_impressions(tables.impressions, config)
+    batch = assemble(rows, tables.viewers, tables.entities)
+    expected_response = cross_fit(rows, trained.ranker.calibrators, config)
+    (again,) = refit_effects(trained, rows, batch, expected_response)
+    assert again.version == trained.ranker.effects[0].version
+    turned = dataclasses.replace(trained, from_every_policy=not trained.from_every_policy)
+    (other,) = refit_effects(turned, rows, batch, expected_response)
+    assert other.version != again.version
 
 
 def test_fit_is_the_same_again_and_leaves_its_tables(
