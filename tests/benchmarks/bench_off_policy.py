@@ -13,7 +13,7 @@ decay by kind      examination falls faster for some kinds than for others
 Plain inverse propensity is `iips` in the same runs. Required of the estimator that the log chose, in the first three
 worlds: root mean squared error below half of that of `iips`; where its click model is the world's (position,
 cannibalization), intervals of 95 % that cover at 90 % or more. Goals are printed beside it. A million impressions must
-be evaluated with intervals in 30 s. From 40 repetitions on it fails where a bar is missed; a few only show that it runs.
+be evaluated with intervals in 30 s. From 40 repetitions on it fails where a bar is missed; a few show that it runs.
 """
 
 from __future__ import annotations
