@@ -20,10 +20,11 @@ lastfm: .venv/installed  ## the same on the Last.fm network; says where to put t
 	$(BIN)/spr quickstart --data lastfm
 
 test: .venv/installed  ## the tests and every example in a docstring
-	$(BIN)/python -m pytest -q -n 2
+	$(BIN)/python -m pytest -q -n 2 -m "not slow"
 
 test-slow: .venv/installed  ## whole runs: both quickstarts, the figures that the README prints
 	$(BIN)/python -m pytest -q -n 2 tests/slow
+	$(BIN)/python -m pytest -q -n 2 -m slow
 
 peer-data: .venv/installed  ## fetch the data sets of the peers' own tests into the user's cache
 	$(BIN)/python tests/benchmarks/peer_data.py

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from statsmodels.stats.multitest import multipletests
+from scipy.stats import false_discovery_control
+
+from spr.multiplicity import holm
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -13,7 +15,6 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
 
 PRIMARY, EXPLORATORY, GUARD_RAIL = "primary", "exploratory", "guard-rail"
-_METHOD = {PRIMARY: "holm", EXPLORATORY: "fdr_bh"}
 
 
 def adjust_p_values(p_value: Floats, family: NDArray[np.object_]) -> Floats:
@@ -38,9 +39,8 @@ def adjust_p_values(p_value: Floats, family: NDArray[np.object_]) -> Floats:
     >>> adjust_p_values(np.array([0.01, 0.04, 0.01, 0.04]), np.repeat(["primary", "exploratory"], 2).astype(object))
     array([0.02, 0.04, 0.02, 0.04])
     """
-    adjusted = np.full(len(p_value), np.nan)
-    for name, method in _METHOD.items():
-        here = (family == name) & ~np.isnan(p_value)
-        if here.any():
-            adjusted[here] = multipletests(p_value[here], method=method)[1]
+    adjusted = holm(np.where(family == PRIMARY, p_value, np.nan))
+    explores = (family == EXPLORATORY) & ~np.isnan(p_value)
+    if explores.any():
+        adjusted[explores] = false_discovery_control(p_value[explores])
     return adjusted

@@ -43,6 +43,7 @@ def test_changes_are_those_by_hand() -> None:
     assert found.loc["total", "adjusted"] == found.loc["total", "p_value"]
 
 
+@pytest.mark.slow
 def test_intervals_cover_the_true_change() -> None:
     covered = []
     for seed in range(400):

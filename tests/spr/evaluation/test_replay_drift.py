@@ -24,6 +24,9 @@ def _replay(log: pd.DataFrame, viewers: pd.DataFrame, config: spr.Config) -> Rep
     return replay(log, viewers, config, CUTS, window=timedelta(days=8), n_replicates=400)
 
 
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture(scope="module")
 def still(make_log: MakeLog, plain_viewers: pd.DataFrame, small_labels: spr.Config) -> Replay:
     return _replay(make_log(4000), plain_viewers, small_labels)

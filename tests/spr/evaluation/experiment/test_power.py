@@ -43,6 +43,7 @@ def test_the_detectable_effect_is_the_inverse_of_the_size() -> None:
     assert more.members_for(0.03) > 1.4 * plan.members_for(0.03)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metric", ["likes", "likes/shown"])
 def test_experiments_have_the_power_that_was_planned(metric: str) -> None:
     rng = np.random.default_rng(2)

@@ -84,6 +84,7 @@ def test_a_few_members_who_are_all_of_the_variance_are_not_believed() -> None:
     assert np.isnan(compare_with_control(made, 1, AnyLooks(2000), 0.05).p_value)
 
 
+@pytest.mark.slow
 def test_over_twenty_looks_any_looks_err_rarely_and_one_look_often() -> None:
     rng = np.random.default_rng(3)
     n_times, ends = 300, np.linspace(75, 1500, 20).astype(int)

@@ -151,6 +151,7 @@ def later(small_world: World) -> pd.DataFrame:
     return log.assign(at=log["at"] + pd.Timedelta(days=60), request_id="later " + log["request_id"])
 
 
+@pytest.mark.slow
 def test_a_ranker_is_worth_what_its_pages_are(
     ranker: spr.SecondPassRanker, small_tables: WorldTables, later: pd.DataFrame
 ) -> None:
