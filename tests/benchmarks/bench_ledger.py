@@ -122,7 +122,8 @@ def main() -> None:
                 ledger.record(*page(n))
             record = microseconds(N_CALLS, lambda n, ledger=ledger: ledger.record(*page(n_before + n)))
             read = microseconds(N_CALLS, lambda n, ledger=ledger: ledger.delivered(f"viewer-{n % N_VIEWERS}", end))
-            answers.append([ledger.delivered(f"viewer-{n}", end) for n in range(N_VIEWERS)])
+            had = [ledger.delivered(f"viewer-{n}", end) for n in range(N_VIEWERS)]
+            answers.append([(of_viewer.counts, of_viewer.total) for of_viewer in had])  # the peer knows no more
             rows.append(
                 {
                     "ledger": name,
